@@ -1,0 +1,90 @@
+"""The one description of a scene that every source yields and every builder reads."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+class InputError(ValueError):
+    """A user's mistake, told in one sentence that names the argument, the value and the remedy (exit code 2)."""
+
+
+class DropItem(Exception):
+    """One item of many cannot be used: it is left out, counted under `reason`, and the build goes on."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Keep the countable `reason` (snake_case) apart from the human-readable `detail`."""
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Pinhole camera, in pixels; pixel centres lie on integer coordinates: `u = fx * x / z + cx`."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+@dataclass(frozen=True)
+class View:
+    """One image of a scene with its geometry.
+
+    Attributes:
+        image: RGB, uint8, (H, W, 3), already upright.
+        depth_m: float32, (H, W), metres along the optical axis (z, not ray length), 0 = no reading.
+        intrinsics: of `image` and `depth_m`, which have the same size.
+        camera_to_world: (4, 4), rigid, OpenCV axes (x right, y down, z forward); identity for a single view.
+        instances: int32, (H, W), 0 = no object, k = the object whose `id` is k; None where unknown.
+        segmentation: uint8, (H, W), class ids, 255 = ignored; None where unknown.
+        image_bytes: the encoded file the image came from, kept so that it is stored without re-encoding.
+    """
+
+    image: np.ndarray
+    depth_m: np.ndarray
+    intrinsics: Intrinsics
+    camera_to_world: np.ndarray = field(default_factory=lambda: np.eye(4))
+    instances: np.ndarray | None = None
+    segmentation: np.ndarray | None = None
+    image_bytes: bytes | None = None
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """A named thing in a scene; `id` is its value in `View.instances`. Supports (table, floor) are not asked about."""
+
+    id: int
+    name: str
+    is_support: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Views of one place, the objects in it and what is known about scale and gravity.
+
+    Attributes:
+        id: unique in its source, safe as a file name.
+        source: name of the source, as in `spatialboost build --source`.
+        licence: SPDX id or a short name; "unknown" where the data set does not say.
+        views: one or more.
+        objects: may be empty, which leaves only pixel-level questions.
+        up_world: unit vector against gravity in world axes, or None: then no question about height is asked.
+        depth_noise: relative standard deviation of the depth (0.0 = exact), sets the ambiguity margins.
+        metric: whether `depth_m` is in true metres; no metric text is written without it.
+        scale_source: where the metres come from: "sensor", "renderer", "model:<id>", "poses".
+        split: "train" or "test".
+    """
+
+    id: str
+    source: str
+    licence: str
+    views: tuple[View, ...]
+    objects: tuple[SceneObject, ...] = ()
+    up_world: np.ndarray | None = None
+    depth_noise: float = 0.01
+    metric: bool = True
+    scale_source: str = "sensor"
+    split: str = "train"
