@@ -1,0 +1,80 @@
+"""Image processor of a boosted encoder: resize the whole image, never crop, so that coordinates stay valid."""
+
+from typing import Any, Self
+
+import torch
+from transformers import AutoImageProcessor
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+from transformers.utils import is_torchvision_available
+
+from .dense_heads import upsample
+
+if is_torchvision_available():
+    from transformers.image_processing_backends import TorchvisionBackend as Backend
+else:
+    from transformers.image_processing_backends import PilBackend as Backend
+
+
+class SpatialBoostImageProcessor(Backend):
+    """Resize to a fixed size, rescale, normalise with the encoder's own mean and standard deviation.
+
+    Questions name points by normalised coordinates of the whole image, so there is no centre crop.
+    """
+
+    resample = PILImageResampling.BICUBIC
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    size = {"height": 224, "width": 224}  # noqa: RUF012
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+
+    @classmethod
+    def from_encoder(cls, encoder: str, size: int | None = None, revision: str | None = None) -> Self:
+        """Take mean, standard deviation and resampling from the encoder's own image processor.
+
+        Args:
+            encoder: id or folder of the encoder.
+            size: side of the square that images are resized to, in pixels; None = the encoder's own.
+            revision: of the Hub repository.
+
+        Raises:
+            ValueError: the encoder comes without an image processor.
+        """
+        try:
+            own = AutoImageProcessor.from_pretrained(encoder, revision=revision)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"encoder={encoder!r} has no image processor that transformers can load. Build one with "
+                f"SpatialBoostImageProcessor(size=..., image_mean=..., image_std=...) instead. ({error})"
+            ) from error
+        if size is None:
+            sizes = dict(getattr(own, "crop_size", None) or own.size or {})
+            size = sizes.get("height") or sizes.get("shortest_edge") or 224
+        settings: dict[str, Any] = {
+            key: getattr(own, key)
+            for key in ("image_mean", "image_std", "resample", "do_normalize", "rescale_factor")
+            if getattr(own, key, None) is not None
+        }
+        return cls(size={"height": size, "width": size}, **settings)
+
+    def post_process_depth_estimation(
+        self, outputs: Any, target_sizes: list[tuple[int, int]] | None = None
+    ) -> list[dict[str, torch.Tensor]]:
+        """Depth maps in metres, one `{"predicted_depth": (H, W)}` an image, resized to `target_sizes` if given."""
+        depths = list(outputs.predicted_depth)
+        if target_sizes is None:
+            return [{"predicted_depth": depth} for depth in depths]
+        return [{"predicted_depth": upsample(d[None].float(), tuple(s))[0]} for d, s in zip(depths, target_sizes)]
+
+    def post_process_semantic_segmentation(
+        self, outputs: Any, target_sizes: list[tuple[int, int]] | None = None
+    ) -> list[torch.Tensor]:
+        """Class id maps (H, W), int64, one an image, resized to `target_sizes` if given."""
+        if target_sizes is None:
+            return list(outputs.logits.argmax(1))
+        return [upsample(x[None].float(), tuple(s))[0].argmax(0) for x, s in zip(outputs.logits, target_sizes)]
+
+
+__all__ = ["SpatialBoostImageProcessor"]

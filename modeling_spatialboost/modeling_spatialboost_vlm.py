@@ -1,0 +1,173 @@
+"""Boosted encoder + two-layer projector + language model, on LLaVA's classes from transformers."""
+
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import (
+    LlavaForConditionalGeneration,
+    LlavaModel,
+    LlavaMultiModalProjector,
+    LlavaPreTrainedModel,
+)
+
+from .configuration_spatialboost import SpatialBoostConfig, SpatialBoostVLMConfig
+from .modeling_spatialboost import SpatialBoostModel, to_map
+
+
+class SpatialBoostVLMModel(LlavaModel):
+    """The model without its language head: image tokens in the text are replaced by projected patch tokens."""
+
+    config: SpatialBoostVLMConfig
+    config_class = SpatialBoostVLMConfig
+
+    def __init__(
+        self,
+        config: SpatialBoostVLMConfig,
+        vision_tower: SpatialBoostModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
+        """Build from `config`, around random weights or around loaded parts."""
+        LlavaPreTrainedModel.__init__(self, config)
+        self.vision_tower = SpatialBoostModel(config.vision_config) if vision_tower is None else vision_tower
+        self.multi_modal_projector = LlavaMultiModalProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config) if language_model is None else language_model
+        self.post_init()
+
+    def vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the projector reads: (num_images, 3, H, W) -> (num_images, N, C).
+
+        N = h * w patch tokens, with the first token ([CLS]) in front if `config.use_cls_token`.
+        """
+        layer, tower = self.config.vision_feature_layer, self.vision_tower
+        outputs = tower.encode(pixel_values, output_hidden_states=layer != -1)
+        if layer != -1:
+            tokens = outputs.hidden_states[layer]
+        else:
+            tokens = outputs.last_hidden_state
+            tokens = tokens if tower.normalised else tower.final_norm(tokens)
+        patches = to_map(tokens, tower.patch_grid(pixel_values)).flatten(2).mT
+        return torch.cat([tokens[:, :1], patches], dim=1) if self.config.use_cls_token else patches
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Projected tokens: `pooler_output` holds one (N, text hidden size) tensor an image."""
+        features = self.vision_features(pixel_values)
+        projected = self.multi_modal_projector(features.to(self.multi_modal_projector.linear_1.weight.dtype))
+        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(projected))
+
+
+class SpatialBoostForConditionalGeneration(LlavaForConditionalGeneration):
+    """The vision-language model of all three stages (`AutoModelForImageTextToText`)."""
+
+    config: SpatialBoostVLMConfig
+    config_class = SpatialBoostVLMConfig
+
+    def __init__(
+        self,
+        config: SpatialBoostVLMConfig,
+        vision_tower: SpatialBoostModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
+        """Build from `config`, around random weights or around loaded parts (a causal language model)."""
+        LlavaPreTrainedModel.__init__(self, config)
+        text_model = None if language_model is None else language_model.base_model
+        self.model = SpatialBoostVLMModel(config, vision_tower, text_model)
+        if language_model is None:
+            self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        else:
+            self.lm_head = language_model.get_output_embeddings()
+        self.post_init()
+
+    @classmethod
+    def from_components(
+        cls,
+        encoder: str | SpatialBoostModel,
+        language_model: str | PreTrainedModel,
+        processor: Any,
+        boosted_layers: list[int] | None = None,
+        revision: str | None = None,
+        dtype: torch.dtype | str = "auto",
+        **config_kwargs: Any,
+    ) -> Self:
+        """Join an encoder and a language model by a new, randomly initialised projector.
+
+        Args:
+            encoder: id or folder of a plain or of a boosted encoder, or a loaded `SpatialBoostModel`.
+            language_model: id or folder of a causal language model, or a loaded one.
+            processor: the `SpatialBoostProcessor` of both; its tokenizer may know more tokens than the language model.
+            boosted_layers: for a plain encoder: which attention layers get a second channel; [] = none.
+            revision: of the encoder's repository.
+            dtype: of the loaded weights.
+            config_kwargs: further fields of `SpatialBoostVLMConfig`.
+
+        Raises:
+            ValueError: no such encoder or language model.
+        """
+        if not isinstance(encoder, PreTrainedModel):
+            encoder = load_boosted_encoder(encoder, boosted_layers, revision, dtype)
+        if not isinstance(language_model, PreTrainedModel):
+            try:
+                language_model = AutoModelForCausalLM.from_pretrained(language_model, dtype=dtype)
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"language_model={language_model!r} is no causal language model that transformers can load. Pass a "
+                    f"folder or a Hub id such as Qwen/Qwen2-7B-Instruct. ({error})"
+                ) from error
+        tokenizer = processor.tokenizer
+        if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
+            language_model.resize_token_embeddings(len(tokenizer))
+        config = cls.config_class(
+            vision_config=encoder.config,
+            text_config=language_model.config,
+            image_token_index=processor.image_token_id,
+            attn_implementation={
+                "vision_config": {"": encoder.config._attn_implementation},
+                "text_config": language_model.config._attn_implementation,
+            },
+            **config_kwargs,
+        )
+        for module in (*encoder.modules(), *language_model.modules()):  # loaded weights stay as they are
+            module._is_hf_initialized = True
+        for tensor in (*encoder.parameters(), *language_model.parameters()):
+            tensor._is_hf_initialized = True
+        model = cls(config, vision_tower=encoder, language_model=language_model)
+        model.model.multi_modal_projector.to(device=language_model.device, dtype=language_model.dtype)
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        return model
+
+    @property
+    def vision_tower(self) -> SpatialBoostModel:
+        """The encoder; save it by itself with `model.vision_tower.save_pretrained(folder)`."""
+        return self.model.vision_tower
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        self.vision_tower._set_gradient_checkpointing(
+            enable, *args, **kwargs
+        )  # timm encoders have a switch of their own
+
+
+def load_boosted_encoder(
+    encoder: str,
+    boosted_layers: list[int] | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype | str = "auto",
+) -> SpatialBoostModel:
+    """A `SpatialBoostModel` from the id or folder of a boosted encoder, or of a plain one that is boosted on loading.
+
+    Raises:
+        ValueError: no such encoder, or one that cannot be boosted.
+    """
+    try:
+        model_type = AutoConfig.from_pretrained(encoder, revision=revision).model_type
+    except (OSError, ValueError):
+        model_type = None  # from_encoder below says what is wrong
+    if model_type == SpatialBoostConfig.model_type:
+        return SpatialBoostModel.from_pretrained(encoder, revision=revision, dtype=dtype)
+    return SpatialBoostModel.from_encoder(encoder, boosted_layers, revision, dtype)
+
+
+__all__ = ["SpatialBoostForConditionalGeneration", "SpatialBoostVLMModel"]
