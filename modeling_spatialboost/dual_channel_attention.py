@@ -120,7 +120,7 @@ def attention_modules(encoder: nn.Module, model_type: str) -> list[nn.Module]:
     found = [module for module in found if id(module) not in second_channels]
     if not found:
         raise ValueError(
-            f"This {model_type!r} encoder has no attention module of class {' or '.join(layout.attention)}, so there is "
+            f"This {model_type!r} encoder has no attention of class {' or '.join(layout.attention)}, so there is "
             f"nothing to boost. Use a vision transformer; these types work: {', '.join(ENCODERS)}."
         )
     return found
@@ -171,7 +171,7 @@ def resolve_layers(boosted_layers: Iterable[int] | None, num_layers: int) -> lis
     layers = sorted({layer % num_layers for layer in requested if layer not in outside})
     if outside or len(layers) != len(requested):
         raise ValueError(
-            f"boosted_layers={requested} does not fit an encoder of {num_layers} layers: give each of 0..{num_layers - 1} "
-            "at most once, or None for all."
+            f"boosted_layers={requested} does not fit an encoder of {num_layers} layers: "
+            f"give each of 0..{num_layers - 1} at most once, or None for all."
         )
     return layers

@@ -23,7 +23,7 @@ def load_encoder_config(
     except (OSError, ValueError) as error:
         raise ValueError(
             f"encoder={name!r} is neither a folder with a transformers config.json nor a model id that the Hub knows. "
-            f"Pass one of those, for instance facebook/dinov3-vitl16-pretrain-lvd1689m. ({error})"
+            f"Pass one of those, for instance facebook/dinov3-vitl16-pretrain-lvd1689m ({first_line(error)})"
         ) from error
     config = getattr(config, "vision_config", config)
     encoder_layout(config.model_type)
@@ -63,3 +63,16 @@ def timm_geometry(encoder: PreTrainedModel) -> dict[str, Any]:
         "patch_size": list(timm_model.patch_embed.patch_size),
         "image_size": list(timm_model.patch_embed.img_size),
     }
+
+
+def mark_as_loaded(model: PreTrainedModel) -> None:
+    """Keep the weights of a loaded model when it becomes part of another, whose new parts are initialised."""
+    for module in model.modules():
+        module._is_hf_initialized = True
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor._is_hf_initialized = True
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, to be quoted in ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,6 +8,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import is_torchvision_available
 
 from .dense_heads import upsample
+from .encoder_loading import first_line
 
 if is_torchvision_available():
     from transformers.image_processing_backends import TorchvisionBackend as Backend
@@ -46,8 +47,8 @@ class SpatialBoostImageProcessor(Backend):
             own = AutoImageProcessor.from_pretrained(encoder, revision=revision)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"encoder={encoder!r} has no image processor that transformers can load. Build one with "
-                f"SpatialBoostImageProcessor(size=..., image_mean=..., image_std=...) instead. ({error})"
+                f"encoder={encoder!r} has no image processor that transformers can load: make one with "
+                f"SpatialBoostImageProcessor(size=..., image_mean=..., image_std=...) ({first_line(error)})"
             ) from error
         if size is None:
             sizes = dict(getattr(own, "crop_size", None) or own.size or {})

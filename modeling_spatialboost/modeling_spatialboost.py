@@ -30,7 +30,8 @@ from .dual_channel_attention import (
     is_second_channel,
     resolve_layers,
 )
-from .encoder_loading import build_encoder, load_encoder, timm_geometry
+from .encoder_loading import build_encoder, load_encoder, mark_as_loaded, timm_geometry
+from .patch_tokens import as_pair, patchify, to_map
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,14 @@ class SpatialBoostPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
 
     def __init__(self, config: SpatialBoostConfig, backbone: PreTrainedModel | None = None) -> None:
-        """Build from `config`, around random weights or around a loaded, unboosted `backbone` (which it takes over)."""
+        """Build from `config`, around random weights or a loaded, unboosted `backbone`, which it takes over."""
         super().__init__(config)
         layout = encoder_layout(config.backbone_config.model_type)
         self.backbone = build_encoder(config.backbone_config) if backbone is None else backbone
         if config.hidden_size is None:
             config.set_geometry(**timm_geometry(self.backbone))
-        timm_model = getattr(self.backbone, "timm_model", None)
-        self.any_size = layout.any_size or not getattr(
-            getattr(timm_model, "patch_embed", None), "strict_img_size", True
-        )
+        patch_embed = getattr(getattr(self.backbone, "timm_model", None), "patch_embed", None)
+        self.any_size = layout.any_size or not getattr(patch_embed, "strict_img_size", True)
         self.interpolates = "interpolate_pos_encoding" in inspect.signature(self.backbone.forward).parameters
         self.normalised = layout.normalised
         attentions = attention_modules(self.backbone, config.backbone_config.model_type)
@@ -114,10 +113,7 @@ class SpatialBoostPreTrainedModel(PreTrainedModel):
             **{"attn_implementation": model.config._attn_implementation, **timm_geometry(model), **config_kwargs},
         )
         training = model.training
-        for module in model.modules():  # loaded weights must survive the head's initialisation
-            module._is_hf_initialized = True
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor._is_hf_initialized = True
+        mark_as_loaded(model)
         boosted = cls(config, backbone=model)
         for name, child in boosted.named_children():
             if name != "backbone":  # which may hold buffers of another dtype on purpose, such as RoPE frequencies
@@ -373,26 +369,6 @@ class SpatialBoostForImageClassification(SpatialBoostPreTrainedModel):
         return ImageClassifierOutput(loss, logits, outputs.hidden_states, getattr(outputs, "attentions", None))
 
 
-def as_pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a size that may be given as one number."""
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def to_map(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """(B, N, C) tokens -> (B, C, h, w): patch tokens come last in every encoder, behind [CLS] and registers."""
-    height, width = grid
-    return tokens[:, tokens.shape[1] - height * width :].transpose(1, 2).unflatten(2, (height, width))
-
-
-def patchify(images: torch.Tensor, patch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """SigLIP 2 naflex's input: (B, 3, H, W) -> (B, h * w, p * p * 3) patches and (B, 2) grids."""
-    height, width = images.shape[-2] // patch_size, images.shape[-1] // patch_size
-    images = images[..., : height * patch_size, : width * patch_size]
-    patches = images.unflatten(-1, (width, patch_size)).unflatten(-3, (height, patch_size))  # (B, 3, h, p, w, p)
-    patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-    return patches, torch.tensor([[height, width]] * len(images), device=images.device)
-
-
 __all__ = [
     "BaseChannelReport",
     "SpatialBoostBackbone",
@@ -400,5 +376,4 @@ __all__ = [
     "SpatialBoostForImageClassification",
     "SpatialBoostForSemanticSegmentation",
     "SpatialBoostModel",
-    "patchify",
 ]

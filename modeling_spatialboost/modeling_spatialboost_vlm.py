@@ -14,7 +14,9 @@ from transformers.models.llava.modeling_llava import (
 )
 
 from .configuration_spatialboost import SpatialBoostConfig, SpatialBoostVLMConfig
-from .modeling_spatialboost import SpatialBoostModel, to_map
+from .encoder_loading import first_line, mark_as_loaded
+from .modeling_spatialboost import SpatialBoostModel
+from .patch_tokens import to_map
 
 
 class SpatialBoostVLMModel(LlavaModel):
@@ -112,8 +114,8 @@ class SpatialBoostForConditionalGeneration(LlavaForConditionalGeneration):
                 language_model = AutoModelForCausalLM.from_pretrained(language_model, dtype=dtype)
             except (OSError, ValueError) as error:
                 raise ValueError(
-                    f"language_model={language_model!r} is no causal language model that transformers can load. Pass a "
-                    f"folder or a Hub id such as Qwen/Qwen2-7B-Instruct. ({error})"
+                    f"language_model={language_model!r} is no causal language model that transformers can load: pass "
+                    f"a folder or a Hub id such as Qwen/Qwen2-7B-Instruct ({first_line(error)})"
                 ) from error
         tokenizer = processor.tokenizer
         if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
@@ -128,10 +130,8 @@ class SpatialBoostForConditionalGeneration(LlavaForConditionalGeneration):
             },
             **config_kwargs,
         )
-        for module in (*encoder.modules(), *language_model.modules()):  # loaded weights stay as they are
-            module._is_hf_initialized = True
-        for tensor in (*encoder.parameters(), *language_model.parameters()):
-            tensor._is_hf_initialized = True
+        mark_as_loaded(encoder)
+        mark_as_loaded(language_model)
         model = cls(config, vision_tower=encoder, language_model=language_model)
         model.model.multi_modal_projector.to(device=language_model.device, dtype=language_model.dtype)
         model.generation_config.eos_token_id = tokenizer.eos_token_id

@@ -53,7 +53,7 @@ class SpatialBoostProcessor(ProcessorMixin):
     def from_components(
         cls, image_processor: Any, tokenizer: Any, patch_size: int | list[int], num_prefix_tokens: int = 0
     ) -> Self:
-        """Join the parts; gives the tokenizer the image token, ChatML's turn tokens and a padding token if it lacks them.
+        """Join the parts; the tokenizer gets the image, turn (ChatML) and padding tokens that it lacks.
 
         The end of a turn, `<|im_end|>`, becomes the end of generation.
         """
