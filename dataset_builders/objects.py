@@ -1,0 +1,173 @@
+"""Measures the objects of a scene: cleaned masks, robust boxes, and flags that say what may be asked about them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from dataset_builders.geometry import Array, Box, oriented_box, thin, valid_depth, view_points
+from dataset_builders.scene import Scene, SceneObject, View
+
+MIN_PIXELS = 50
+MIN_IMAGE_FRACTION = 0.0005
+MAX_POINTS = 8192  # per object and view
+DEPTH_JUMP = 0.02  # relative step between neighbours that is an edge, not a slanted surface
+SLANT_PIXELS = 4.0  # a surface slanted by 76 degrees steps by 4 z / f per pixel, which counts at low resolution
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One object in one view.
+
+    Attributes:
+        view: index of the view.
+        points: (N, 3), world axes, of the cleaned mask, at most `MAX_POINTS`.
+        depth_m: median over the cleaned mask.
+        pixel_count: of the cleaned mask.
+        truncated: the mask touches the image border.
+        hidden_fraction: share of the mask's outline where something nearer begins.
+        valid_fraction: share of the mask that has depth.
+        pixels: (K, 2), columns u, v, well inside the object: a point named there is on it beyond doubt.
+    """
+
+    view: int
+    points: Array
+    depth_m: float
+    pixel_count: int
+    truncated: bool
+    hidden_fraction: float
+    valid_fraction: float
+    pixels: Array
+
+    @property
+    def clear(self) -> bool:
+        """Mostly visible, with depth: may be asked about."""
+        return self.hidden_fraction < 0.5 and self.valid_fraction > 0.5
+
+    @property
+    def whole(self) -> bool:
+        """Neither cut nor partly hidden: its size may be asked."""
+        return self.valid_fraction > 0.9 and not self.truncated and self.hidden_fraction < 0.05
+
+
+@dataclass(frozen=True)
+class MeasuredObject:
+    """An object with its sightings (most pixels first) and the box around the points of all of them (world axes)."""
+
+    item: SceneObject
+    sightings: tuple[Sighting, ...]
+    box: Box
+
+    @property
+    def best(self) -> Sighting:
+        """The sighting with most pixels."""
+        return self.sightings[0]
+
+    @property
+    def points(self) -> Array:
+        """All points (N, 3), world axes."""
+        return np.concatenate([sighting.points for sighting in self.sightings])
+
+    @property
+    def whole(self) -> bool:
+        """Some view shows all of it."""
+        return any(sighting.whole for sighting in self.sightings)
+
+    @property
+    def usable(self) -> bool:
+        """May be asked about."""
+        return not self.item.is_support and bool(self.item.name.strip()) and self.best.clear
+
+    def seen_in(self, view: int) -> Sighting | None:
+        """The sighting in a view, if it is clear there."""
+        return next((one for one in self.sightings if one.view == view and one.clear), None)
+
+
+def measure_objects(scene: Scene) -> list[MeasuredObject]:
+    """Measure every object, supports aside, that some view shows with enough pixels, in the order of the scene."""
+    regions = [
+        ndimage.find_objects(view.instances) if view.instances is not None else [] for view in scene.views
+    ]  # per view: the bounding slices of instance 1, 2, ...
+    measured = []
+    for item in scene.objects:
+        if item.is_support:
+            continue
+        sightings = []
+        for index, view in enumerate(scene.views):
+            region = regions[index][item.id - 1] if item.id <= len(regions[index]) else None
+            sighting = _sight(view, index, item.id, region) if region is not None else None
+            if sighting is not None:
+                sightings.append(sighting)
+        if sightings:
+            sightings.sort(key=lambda one: (-one.pixel_count, one.view))
+            points = np.concatenate([sighting.points for sighting in sightings])
+            tolerance_m = max(scene.depth_noise, 0.002) * sightings[0].depth_m
+            measured.append(MeasuredObject(item, tuple(sightings), oriented_box(points, scene.up_world, tolerance_m)))
+    return measured
+
+
+def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice]) -> Sighting | None:
+    """Clean the mask of one object in one view and measure it; None where too little is left."""
+    height, width = view.depth_m.shape
+    top, left = max(region[0].start - 1, 0), max(region[1].start - 1, 0)
+    window = slice(top, region[0].stop + 1), slice(left, region[1].stop + 1)
+    depth_m, mask = view.depth_m[window], view.instances[window] == object_id  # type: ignore[index]
+    inside = mask & valid_depth(depth_m)
+    edges, hidden_fraction = _depth_edges(depth_m, mask, view.intrinsics.fx)
+    kept = _largest_parts(_erode(inside, edges))
+    pixel_count = int(kept.sum())
+    if pixel_count < max(MIN_PIXELS, MIN_IMAGE_FRACTION * height * width):
+        return None
+    deep = ndimage.binary_erosion(kept, iterations=max(1, round(0.005 * width)))
+    v, u = np.nonzero(kept)
+    deep_v, deep_u = np.nonzero(deep if deep.any() else kept)
+    chosen = thin(np.stack([u + left, v + top], axis=1), MAX_POINTS)
+    return Sighting(
+        view=index,
+        points=view_points(view, chosen[:, 0], chosen[:, 1]),
+        depth_m=float(np.median(depth_m[kept])),
+        pixel_count=pixel_count,
+        truncated=min(region[0].start, region[1].start) <= 1
+        or region[0].stop >= height - 1
+        or region[1].stop >= width - 1,
+        hidden_fraction=hidden_fraction,
+        valid_fraction=float(inside.sum() / mask.sum()),
+        pixels=np.stack([deep_u + left, deep_v + top], axis=1),
+    )
+
+
+def _depth_edges(depth_m: Array, mask: Array, focal_length_px: float) -> tuple[Array, float]:
+    """Pixels (H, W) on either side of a depth jump, and the share of the mask's outline that lies behind something."""
+    relative_jump = max(DEPTH_JUMP, SLANT_PIXELS / focal_length_px)
+    valid = valid_depth(depth_m)
+    edges = np.zeros_like(mask)
+    outline = hidden = 0
+    for before, after in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        here, there = depth_m[before], depth_m[after]
+        with np.errstate(invalid="ignore"):
+            jump = valid[before] & valid[after] & (np.abs(here - there) > relative_jump * np.minimum(here, there))
+        edges[before] |= jump
+        edges[after] |= jump
+        border = mask[before] != mask[after]
+        outline += int(border.sum())
+        hidden += int((jump & border & ((here > there) == mask[before])).sum())
+    return edges, hidden / max(outline, 1)
+
+
+def _erode(inside: Array, edges: Array) -> Array:
+    """Take the depth edges and their neighbours out of a mask, less of them where the object is too thin for that."""
+    for removed in (ndimage.binary_dilation(edges, np.ones((3, 3))), edges):
+        kept = inside & ~removed
+        if 2 * kept.sum() > inside.sum():
+            return kept
+    return inside
+
+
+def _largest_parts(mask: Array) -> Array:
+    """Drop the connected parts smaller than a tenth of the largest: background seen past the object's rim."""
+    labels, count = ndimage.label(mask)
+    if count <= 1:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return (sizes >= 0.1 * sizes.max())[labels]
