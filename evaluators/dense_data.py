@@ -1,0 +1,201 @@
+"""The `dense` configuration of a data set: images with depth and class maps, checked before anything is measured.
+
+Columns: `image`, `depth` (16-bit PNG, millimetres, 0 = no reading), `segmentation` (8-bit PNG, class ids, 255 =
+ignored), `id`; splits `train` and `test`; the class names are in `classes.json` beside the data.
+"""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, load_dataset
+from datasets import Image as ImageFeature
+from huggingface_hub import hf_hub_download
+from PIL import Image
+from tqdm import tqdm
+
+from evaluators.array_cache import cached_array
+from evaluators.metrics import IGNORED_CLASS
+
+COLUMNS = ("image", "depth", "segmentation", "id")
+# What `_check` said of every row, by the fingerprint of the rows: each task of each encoder asks again.
+_CHECKS: dict[str, list[dict[str, Any]]] = {}
+
+
+@dataclass(frozen=True)
+class DenseSplit(Sequence[Image.Image]):
+    """One split; as a sequence it gives its images, decoded when asked for.
+
+    Attributes:
+        rows: image columns hold encoded bytes.
+        dropped: how many rows were left out, by reason.
+        image_digests: one content hash per image.
+        fingerprint: content hash of all images, depth and class maps.
+        max_class_id: largest id in the class maps, -1 without any.
+    """
+
+    rows: Dataset
+    dropped: dict[str, int]
+    image_digests: tuple[str, ...]
+    fingerprint: str
+    max_class_id: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the RGB image of one row."""
+        return _decode(self.rows[index]["image"]).convert("RGB")
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        return (self[index] for index in range(len(self)))
+
+    def dense_map(self, column: str, index: int) -> np.ndarray:
+        """Return (H, W): `depth` as float32 metres, 0 = no reading; `segmentation` as uint8 ids, 255 = ignored."""
+        values = np.asarray(_decode(self.rows[index][column]))
+        return values.astype(np.float32) / 1000 if column == "depth" else values
+
+    def training_targets(self, column: str, size: tuple[int, int], cache_dir: Path) -> torch.Tensor:
+        """Return every map of a column as (N, H, W), nearest pixel, memory-mapped from `cache_dir`."""
+
+        def make(file: Path) -> None:
+            dtype = np.float32 if column == "depth" else np.uint8
+            targets = np.lib.format.open_memmap(file, "w+", dtype, (len(self), *size))
+            for index in tqdm(range(len(self)), desc=f"{column} targets", unit="image"):
+                targets[index] = resize_nearest(self.dense_map(column, index), size)
+
+        return cached_array(cache_dir, f"{self.fingerprint} {column} {size}", make)
+
+
+@dataclass(frozen=True)
+class DenseData:
+    """Both splits of a data set and the names of its classes."""
+
+    source: str
+    train: DenseSplit
+    test: DenseSplit
+    class_names: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a report prints about the data."""
+        shared = set(self.train.image_digests) & set(self.test.image_digests)
+        return {
+            "source": self.source,
+            "configuration": "dense",
+            "train": {"images": len(self.train), "dropped": self.train.dropped, "fingerprint": self.train.fingerprint},
+            "test": {"images": len(self.test), "dropped": self.test.dropped, "fingerprint": self.test.fingerprint},
+            "images_in_both_splits": len(shared),
+            "classes": list(self.class_names),
+        }
+
+
+def load_dense(data: str, limit: int | None = None) -> DenseData:
+    """Load, check and, with `limit`, cut the `dense` configuration of a data folder or Hub id.
+
+    A row that cannot be read, or whose maps have another size than the image, is left out and counted.
+
+    Raises:
+        ValueError: if the data, the configuration, a column or a usable row is missing, or a class id has no name.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit {limit} leaves no image: pass 1 or more")
+    train, test = (_load_split(data, split, limit) for split in ("train", "test"))
+    max_class_id = max(train.max_class_id, test.max_class_id)
+    class_names = _read_class_names(data) or tuple(f"class {index}" for index in range(max_class_id + 1))
+    if max_class_id >= len(class_names):
+        raise ValueError(
+            f"data {data!r} has class id {max_class_id} but classes.json names {len(class_names)}: name every class "
+            f"or write {IGNORED_CLASS} where a pixel shall not count"
+        )
+    return DenseData(str(data), train, test, class_names)
+
+
+def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W) values of the nearest pixels, so that no depth or class is invented; pixel centres are aligned."""
+    rows, columns = (
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64) for new, old in zip(size, array.shape)
+    )
+    return array[rows[:, None], columns]
+
+
+def _load_split(data: str, split: str, limit: int | None) -> DenseSplit:
+    try:
+        rows = load_dataset(str(data), "dense", split=split)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"data {data!r} has no split {split!r} of the configuration 'dense': pass a folder made by `spatialboost "
+            f"build` or a Hub id in its layout ({reason})"
+        ) from error
+    missing = [column for column in COLUMNS if column not in rows.column_names]
+    if missing:
+        raise ValueError(f"data {data!r} lacks the column {missing[0]!r} in its configuration 'dense': rebuild it")
+    if limit is not None:
+        rows = rows.select(range(min(limit, len(rows))))
+    for column in ("image", "depth", "segmentation"):
+        rows = rows.cast_column(column, ImageFeature(decode=False))
+    checks = _CHECKS.get(rows._fingerprint)
+    if checks is None:
+        checks = [_check(row) for row in tqdm(rows, desc=f"checking {split} of {Path(data).name}", unit="image")]
+        _CHECKS[rows._fingerprint] = checks
+    kept = [index for index, check in enumerate(checks) if not check["problem"]]
+    dropped = Counter(check["problem"] for check in checks if check["problem"])
+    if not kept:
+        raise ValueError(f"data {data!r} has no usable row in split {split!r} ({dict(dropped)}): rebuild it")
+    return DenseSplit(
+        rows=rows.select(kept),
+        dropped=dict(dropped),
+        image_digests=tuple(checks[index]["image_digest"] for index in kept),
+        fingerprint=hashlib.sha256("".join(checks[index]["digest"] for index in kept).encode()).hexdigest()[:16],
+        max_class_id=max(checks[index]["max_class_id"] for index in kept),
+    )
+
+
+def _check(row: dict[str, Any]) -> dict[str, Any]:
+    """Decode one row; return its content hashes, its largest class id and the reason to drop it, if any."""
+    try:
+        image, depth, segmentation = (_decode(row[column]) for column in ("image", "depth", "segmentation"))
+    except (OSError, SyntaxError, TypeError):  # what PIL raises for a file that is broken, cut or absent
+        return {"problem": "unreadable_file"}
+    if not image.size == depth.size == segmentation.size:
+        return {"problem": "size_mismatch"}
+    if depth.mode not in ("I;16", "I") or segmentation.mode not in ("L", "P"):
+        return {"problem": "wrong_bit_depth"}
+    class_ids = np.asarray(segmentation, dtype=np.int64)
+    contents = [hashlib.sha256(_read(row[column])).hexdigest() for column in ("image", "depth", "segmentation")]
+    return {
+        "problem": None,
+        "digest": "".join(contents),
+        "image_digest": contents[0],
+        "max_class_id": int(class_ids.max(initial=-1, where=class_ids != IGNORED_CLASS)),
+    }
+
+
+def _decode(encoded: dict[str, Any]) -> Image.Image:
+    """Decode fully, so that a truncated file shows itself."""
+    image = Image.open(io.BytesIO(_read(encoded)))
+    image.load()
+    return image
+
+
+def _read(encoded: dict[str, Any]) -> bytes:
+    """Return the bytes of an undecoded image, which a data set holds itself or as a path."""
+    return encoded["bytes"] or Path(encoded["path"]).read_bytes()
+
+
+def _read_class_names(data: str) -> tuple[str, ...] | None:
+    """Return the names in classes.json of a folder or Hub repository, None where it has none."""
+    file = Path(data) / "classes.json"
+    if not Path(data).is_dir():
+        try:
+            file = Path(hf_hub_download(str(data), "classes.json", repo_type="dataset"))
+        except (OSError, ValueError):
+            return None
+    return tuple(json.loads(file.read_text())) if file.is_file() else None
