@@ -170,7 +170,8 @@ def _room_exit(room: Room, origin: np.ndarray, direction: Vector) -> tuple[Tenso
     exits = []
     for axis in range(3):
         component = _nonzero(direction[axis])
-        exits.append(torch.where(component > 0, high[axis] - origin[axis], low[axis] - origin[axis]) / component)
+        ahead, behind = high[axis] - float(origin[axis]), low[axis] - float(origin[axis])
+        exits.append(torch.where(component > 0, ahead, behind) / component)
     wall = torch.minimum(exits[0], exits[1])
     depth = torch.minimum(wall, exits[2])
     level = torch.where(direction[2] > 0, 2, 0)

@@ -183,7 +183,7 @@ def _maybe_shaded(objects: list[list[Primitive]], position: Vector, to_lamp: Vec
     cosine = torch.where(distance > radii, (1 - sine * sine).sqrt(), -1.0) - 1e-5
     aligned = torch.bmm(towards / distance[..., None], rays)  # (S, K, P)
     inside = (aligned > cosine[..., None]) & (facing.reshape(samples, 1, -1) > 0)
-    return inside.transpose(0, 1).reshape(len(objects), -1)
+    return inside.transpose(0, 1).flatten(1)
 
 
 def _contact(room: Room, position: Vector, normal: Vector, surface: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ def _surface_normal(room: Room, surface: Tensor, position: Vector) -> tuple[Vect
     Local positions are relative to a primitive's centre in its axes, to the room's origin for floor and ceiling, and
     (along the wall, 0, up) on a wall.
     """
-    table = torch.tensor([_row(primitive) for primitive in room.primitives] + [[0.0] * 3 + [1.0, 0.0] + [1.0] * 5] * 3)
+    table = torch.tensor([_row(primitive) for primitive in room.primitives] + [[0.0] * 3 + [1.0, 0.0] + [1.0] * 5] * 3, dtype=torch.float32)
     columns = [pick(column, surface) for column in table.T.contiguous()]  # 10 x (S, H, W)
     centre_x, centre_y, centre_z, cosine, sine, half_x, half_y, half_z, slope, shape = columns
     x, y, z = position[0] - centre_x, position[1] - centre_y, position[2] - centre_z
