@@ -36,7 +36,7 @@ class SpatialBoostConfig(BackboneConfigMixin, PreTrainedConfig):
     base_config_key = "vision_config"
     sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="dinov3_vit")}  # noqa: RUF012
 
-    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_config: Any = None
     boosted_layers: list[int] | None = None
     alpha_logit_init: float = 0.0
     base_encoder: str | None = None

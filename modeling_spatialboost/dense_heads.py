@@ -1,5 +1,7 @@
 """Linear heads on frozen patch features, and their losses: the probes of the DINOv2/DINOv3 protocol."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -46,10 +48,10 @@ class LinearSegmentationHead(nn.Module):
         return self.class_logits(self.batch_norm(self.dropout(features)))
 
 
-def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def upsample(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Bilinear, corners not aligned: (B, K, h, w) or (B, h, w) -> the same with `size` = (H, W)."""
     batched = maps if maps.ndim == 4 else maps[:, None]
-    resized = functional.interpolate(batched, size=size, mode="bilinear", align_corners=False)
+    resized = functional.interpolate(batched, size=tuple(size), mode="bilinear", align_corners=False)
     return resized if maps.ndim == 4 else resized[:, 0]
 
 

@@ -89,16 +89,15 @@ class DualChannelMixin:
 
     def __reduce__(self) -> tuple:
         """Pickle by the base class, since the mixed class is made at run time and has no importable name."""
-        mro = type(self).__mro__
-        return _rebuild, (mro[mro.index(DualChannelMixin) + 1],), self.__dict__
+        return _rebuild, (_base_class(self),), self.__dict__
 
 
-def _rebuild(base_class: type) -> nn.Module:
-    return dual_channel_class(base_class).__new__(dual_channel_class(base_class))
+def _rebuild(base_class: type) -> Any:
+    return object.__new__(dual_channel_class(base_class))
 
 
 @functools.cache
-def dual_channel_class(base_class: type) -> type:
+def dual_channel_class(base_class: Any) -> type:
     """The class of a boosted attention module whose base channel is of `base_class`."""
     return type(f"DualChannel{base_class.__name__}", (DualChannelMixin, base_class), {"__module__": __name__})
 
@@ -126,12 +125,12 @@ def attention_modules(encoder: nn.Module, model_type: str) -> list[nn.Module]:
     return found
 
 
-def _base_class(module: nn.Module) -> type:
+def _base_class(module: Any) -> type:
     mro = type(module).__mro__
     return mro[mro.index(DualChannelMixin) + 1] if DualChannelMixin in mro else mro[0]
 
 
-def boost(attention: nn.Module, hidden_size: int, alpha_logit_init: float = 0.0) -> None:
+def boost(attention: Any, hidden_size: int, alpha_logit_init: float = 0.0) -> None:
     """Give `attention` its second channel, an exact copy of itself, in place.
 
     Args:
@@ -140,15 +139,17 @@ def boost(attention: nn.Module, hidden_size: int, alpha_logit_init: float = 0.0)
         alpha_logit_init: start of `alpha_logit`; 0 mixes half and half. The output does not change whatever it is.
     """
     reference = next(p for p in attention.parameters() if p.is_floating_point())
-    attn_plus = copy.deepcopy(attention)
-    attention.__class__ = dual_channel_class(type(attention))
+    # one configuration for both channels, so that set_attn_implementation reaches the second one too
+    config = getattr(attention, "config", None)
+    attn_plus = copy.deepcopy(attention, {id(config): config})
+    attention.__class__ = dual_channel_class(attention.__class__)
     attention.attn_plus = attn_plus
     attention.alpha_logit = nn.Parameter(
         torch.full((hidden_size,), alpha_logit_init, device=reference.device, dtype=reference.dtype)
     )
 
 
-def boosted_modules(model: nn.Module) -> list[DualChannelMixin]:
+def boosted_modules(model: nn.Module) -> list[Any]:
     """All boosted attention modules below `model`, first layer first."""
     return [module for module in model.modules() if isinstance(module, DualChannelMixin)]
 

@@ -30,7 +30,7 @@ def load_encoder_config(
     return config
 
 
-def encoder_class(config: PreTrainedConfig) -> type:
+def encoder_class(config: PreTrainedConfig) -> Any:
     """The transformers class of an encoder: `AutoModel`, or the one that `ENCODERS` names."""
     name = encoder_layout(config.model_type).model_class
     return getattr(transformers, name) if name else AutoModel
@@ -55,7 +55,7 @@ def load_encoder(name: str, revision: str | None = None, dtype: torch.dtype | st
 def timm_geometry(encoder: PreTrainedModel) -> dict[str, Any]:
     """Sizes that a timm encoder's configuration does not tell; empty for all other encoders."""
     timm_model = getattr(encoder, "timm_model", None)
-    if timm_model is None:
+    if not hasattr(timm_model, "blocks"):
         return {}
     return {
         "hidden_size": timm_model.num_features,

@@ -67,7 +67,7 @@ class SpatialBoostImageProcessor(Backend):
         depths = list(outputs.predicted_depth)
         if target_sizes is None:
             return [{"predicted_depth": depth} for depth in depths]
-        return [{"predicted_depth": upsample(d[None].float(), tuple(s))[0]} for d, s in zip(depths, target_sizes)]
+        return [{"predicted_depth": upsample(d[None].float(), s)[0]} for d, s in zip(depths, target_sizes)]
 
     def post_process_semantic_segmentation(
         self, outputs: Any, target_sizes: list[tuple[int, int]] | None = None
@@ -75,7 +75,7 @@ class SpatialBoostImageProcessor(Backend):
         """Class id maps (H, W), int64, one an image, resized to `target_sizes` if given."""
         if target_sizes is None:
             return list(outputs.logits.argmax(1))
-        return [upsample(x[None].float(), tuple(s))[0].argmax(0) for x, s in zip(outputs.logits, target_sizes)]
+        return [upsample(x[None].float(), s)[0].argmax(0) for x, s in zip(outputs.logits, target_sizes)]
 
 
 __all__ = ["SpatialBoostImageProcessor"]

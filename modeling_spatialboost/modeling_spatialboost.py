@@ -67,15 +67,14 @@ class SpatialBoostPreTrainedModel(PreTrainedModel):
         super().__init__(config)
         layout = encoder_layout(config.backbone_config.model_type)
         self.backbone = build_encoder(config.backbone_config) if backbone is None else backbone
+        attentions = attention_modules(self.backbone, config.backbone_config.model_type)
         if config.hidden_size is None:
             config.set_geometry(**timm_geometry(self.backbone))
         patch_embed = getattr(getattr(self.backbone, "timm_model", None), "patch_embed", None)
         self.any_size = layout.any_size or not getattr(patch_embed, "strict_img_size", True)
         self.interpolates = "interpolate_pos_encoding" in inspect.signature(self.backbone.forward).parameters
         self.normalised = layout.normalised
-        attentions = attention_modules(self.backbone, config.backbone_config.model_type)
-        layers = resolve_layers(config.boosted_layers, len(attentions))
-        for index in layers:
+        for index in resolve_layers(config.boosted_layers, len(attentions)):
             boost(attentions[index], config.hidden_size, config.alpha_logit_init)
 
     @classmethod
@@ -185,11 +184,10 @@ class SpatialBoostPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 "base=None, and the configuration records no base_encoder: pass the original's id or folder."
             )
-        if isinstance(base, str):
-            revision = self.config.base_revision if base == self.config.base_encoder else None
-            base = load_encoder(base, revision, self.dtype)
+        revision = self.config.base_revision if base == self.config.base_encoder else None
+        encoder = base if isinstance(base, PreTrainedModel) else load_encoder(base, revision, self.dtype)
+        original = encoder.state_dict()
         own = {k: v for k, v in self.backbone.state_dict().items() if not is_second_channel(k)}
-        original = base.state_dict()
         differing = [
             key
             for key, tensor in own.items()
@@ -209,7 +207,7 @@ class SpatialBoostPreTrainedModel(PreTrainedModel):
         """
         if self.config.backbone_config.model_type == "siglip2_vision_model":
             if pixel_values.ndim == 4:
-                pixel_values, shapes = patchify(pixel_values, self.config.patch_size)
+                pixel_values, shapes = patchify(pixel_values, as_pair(self.config.patch_size)[0])
                 kwargs["spatial_shapes"] = shapes
                 kwargs["pixel_attention_mask"] = torch.ones(pixel_values.shape[:2], device=pixel_values.device)
         elif self.config.image_size is not None and tuple(pixel_values.shape[-2:]) != as_pair(self.config.image_size):
@@ -320,9 +318,9 @@ class SpatialBoostForDepthEstimation(SpatialBoostPreTrainedModel):
         loss = None
         if labels is not None:
             valid = (labels > self.config.min_depth_m) & (labels < self.config.max_depth_m)
-            loss = scale_invariant_log_loss(upsample(depth_m, tuple(labels.shape[-2:])), labels, valid)
+            loss = scale_invariant_log_loss(upsample(depth_m, labels.shape[-2:]), labels, valid)
         if pixel_values.ndim == 4:
-            depth_m = upsample(depth_m, tuple(pixel_values.shape[-2:]))
+            depth_m = upsample(depth_m, pixel_values.shape[-2:])
         return DepthEstimatorOutput(loss, depth_m, outputs.hidden_states, getattr(outputs, "attentions", None))
 
 
@@ -344,7 +342,7 @@ class SpatialBoostForSemanticSegmentation(SpatialBoostPreTrainedModel):
         logits = self.segmentation_head(features)
         loss = None
         if labels is not None:
-            full_size = upsample(logits, tuple(labels.shape[-2:]))
+            full_size = upsample(logits, labels.shape[-2:])
             loss = functional.cross_entropy(full_size, labels.long(), ignore_index=self.config.ignore_index)
         return SemanticSegmenterOutput(loss, logits, outputs.hidden_states, getattr(outputs, "attentions", None))
 
