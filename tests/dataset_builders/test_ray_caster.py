@@ -59,7 +59,9 @@ def test_front_of_each_shape(shape, half_size, taper, front):
 
 
 def test_sphere_silhouette_is_the_tangent_cone():
-    frame = render(room(Primitive("ellipsoid", (0.0, 0.0, 1.0), (0.5,) * 3, WHITE, instance=1)), camera(size=257), LAMP)
+    frame = render(
+        room(Primitive("ellipsoid", (0.0, 0.0, 1.0), (0.5,) * 3, WHITE, instance=1)), camera(size=257), LAMP
+    )
     v, u = np.mgrid[:257, :257] - 128.0
     from_axis = np.hypot(u, v) / 60.0  # tangent of the angle to the optical axis
     expected = from_axis < 0.5 / math.sqrt(3.0**2 - 0.5**2)
