@@ -1,0 +1,31 @@
+# make install      .venv with all that the other targets need
+# make quickstart   the main job, small, offline; ARGS=--smallest for the form that CI runs
+# make test         the tests
+# make quality      ruff and mypy; `make style` mends what can be mended
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: install quickstart test quality style
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+quickstart: install
+	$(BIN)/spatialboost quickstart $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+
+quality: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
