@@ -45,14 +45,19 @@ class Sighting:
         return self.hidden_fraction < 0.5 and self.valid_fraction > 0.5
 
     @property
+    def covered(self) -> bool:
+        """Partly hidden, or partly without depth."""
+        return self.hidden_fraction >= 0.05 or self.valid_fraction <= 0.9
+
+    @property
     def whole(self) -> bool:
-        """Neither cut nor partly hidden: its size may be asked."""
-        return self.valid_fraction > 0.9 and not self.truncated and self.hidden_fraction < 0.05
+        """Neither cut nor covered: its size may be asked."""
+        return not self.truncated and not self.covered
 
 
 @dataclass(frozen=True)
 class MeasuredObject:
-    """An object with its sightings (most pixels first) and the box around the points of all of them (world axes)."""
+    """An object with its sightings, the clearest first, and the box around the points of all of them (world axes)."""
 
     item: SceneObject
     sightings: tuple[Sighting, ...]
@@ -60,7 +65,7 @@ class MeasuredObject:
 
     @property
     def best(self) -> Sighting:
-        """The sighting with most pixels."""
+        """The clearest sighting."""
         return self.sightings[0]
 
     @property
@@ -99,7 +104,7 @@ def measure_objects(scene: Scene) -> list[MeasuredObject]:
             if sighting is not None:
                 sightings.append(sighting)
         if sightings:
-            sightings.sort(key=lambda one: (-one.pixel_count, one.view))
+            sightings.sort(key=lambda one: (not one.clear, -one.pixel_count, one.view))
             points = np.concatenate([sighting.points for sighting in sightings])
             tolerance_m = max(scene.depth_noise, 0.002) * sightings[0].depth_m
             measured.append(MeasuredObject(item, tuple(sightings), oriented_box(points, scene.up_world, tolerance_m)))

@@ -11,9 +11,16 @@ A record is a plain dict with the keys of `COLUMNS`. All configs (`single_view`,
 * Lengths are in metres in the columns. In text they are written by `geometry.format_length` and by nothing else.
 """
 
+import io
 import random
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from dataset_builders.phrasings import PREAMBLE
+from dataset_builders.verification import verify
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -26,18 +33,38 @@ KINDS: dict[str, str] = {  # kind -> level
     "point_position": "pixel",
     "closer_point": "pixel",
     "depth_difference": "pixel",
+    "depth_across_views": "pixel",
     "left_right": "object",
     "front_behind": "object",
     "above_below": "object",
     "taller_shorter": "object",
     "bigger_smaller": "object",
     "longest_side": "object",
+    "object_depth": "object",
     "surface_distance": "scene",
     "point_distance": "scene",
     "caption": "caption",
     "common": "vqa",
     "adversarial": "vqa",
     "multiple_choice": "vqa",
+}
+
+# How many points and objects a turn of a kind speaks of; captions and VQA are free
+ARITY = {
+    "point_depth": (1, 0),
+    "point_position": (1, 0),
+    "depth_across_views": (1, 0),
+    "closer_point": (2, 0),
+    "depth_difference": (2, 0),
+    "left_right": (0, 2),
+    "front_behind": (0, 2),
+    "above_below": (0, 2),
+    "taller_shorter": (0, 2),
+    "bigger_smaller": (0, 2),
+    "longest_side": (0, 1),
+    "object_depth": (0, 1),
+    "surface_distance": (0, 2),
+    "point_distance": (2, 0),
 }
 
 
@@ -57,14 +84,14 @@ def features() -> "Features":
         "cy": real,
         "camera_to_world": List(real, length=16),  # row-major, rigid, OpenCV axes
     }
-    described_object = {
+    described_object = {  # a support is known by name only: its measures are None
         "id": whole,
         "name": text,
         "mention": text,  # the unique expression that the texts use, such as "the box at (0.310, 0.522)"
         "is_support": flag,
         "usable": flag,  # may be asked about: large enough, mostly visible, not a support
         "truncated": flag,  # cut by the image border in every view that shows it
-        "occluded": flag,  # partly hidden behind something nearer
+        "occluded": flag,  # partly hidden behind something nearer, or partly without depth
         "view": whole,  # the view that sees most of it; the frame of the fields below
         "visible_in": List(whole),
         "x": real,  # a pixel on the object, normalised, in `view`
@@ -155,9 +182,63 @@ def validate(record: dict[str, Any]) -> list[str]:
     """
     problems = [f"column {name!r} is missing" for name in COLUMNS if name not in record]
     problems += [f"column {name!r} is unknown" for name in record if name not in COLUMNS]
+    problems = problems or [*_image_problems(record), *_message_problems(record), *_turn_problems(record)]
     if problems:
         return problems
-    placeholders = sum(part["type"] == "image" for turn in record["messages"] for part in turn["content"])
+    texts = [message_text(one).removeprefix(PREAMBLE).strip() for one in _without_openings(record)]
+    return verify(record, list(zip(texts[::2], texts[1::2])))
+
+
+def _image_problems(record: dict[str, Any]) -> Iterator[str]:
+    """Every image opens, has the size of its camera, and has its numbered place in the first user turn."""
+    for number, (image, camera) in enumerate(zip(record["images"], record["cameras"]), start=1):
+        size = image.size if isinstance(image, Image.Image) else Image.open(io.BytesIO(image["bytes"])).size
+        if size != (camera["width"], camera["height"]):
+            yield f"image {number} measures {size}, its camera {(camera['width'], camera['height'])}"
+    contents = [one["content"] for one in record["messages"]]
+    placeholders = sum(part["type"] == "image" for content in contents for part in content)
     if placeholders != len(record["images"]):
-        problems.append(f"{placeholders} image placeholders in messages, {len(record['images'])} in images")
-    return problems
+        yield f"{placeholders} image placeholders in messages, {len(record['images'])} in images"
+    elif contents:
+        expected = opening_parts(placeholders, "") if placeholders else [""]
+        opening = [None if part["type"] == "image" else part["text"] for part in contents[0]]
+        if opening[:-1] != expected[:-1]:
+            yield "the first user turn does not introduce the images in view order, each by its number"
+
+
+def _message_problems(record: dict[str, Any]) -> Iterator[str]:
+    """Roles alternate, nobody is silent, and coordinates are declared before they are used."""
+    roles = [one["role"] for one in record["messages"]]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        yield f"roles {roles} do not alternate between user and assistant"
+        return
+    texts = [message_text(one) for one in record["messages"]]
+    if not all(text.strip() for text in texts):
+        yield "a message has no text"
+    if PREAMBLE not in texts[0] and any(re.search(r"\(\d\.\d+, \d\.\d+\)", text) for text in texts):
+        yield "coordinates are used but never declared"
+
+
+def _turn_problems(record: dict[str, Any]) -> Iterator[str]:
+    """One turn per pair of messages, of a known kind, in the order that `order` says."""
+    turns = record["turns"]
+    if 2 * len(turns) != len(record["messages"]):
+        yield f"{len(turns)} turns for {len(record['messages'])} messages"
+    for turn in turns:
+        if KINDS.get(turn["kind"]) != turn["level"]:
+            yield f"turn {turn['index']}: kind {turn['kind']!r} is not of level {turn['level']!r}"
+        if turn["kind"] in ARITY and (len(turn["points"]), len(turn["object_ids"])) != ARITY[turn["kind"]]:
+            yield f"turn {turn['index']}: kind {turn['kind']!r} speaks of {ARITY[turn['kind']]} points and objects"
+    indices = [turn["index"] for turn in turns]
+    if record["order"] not in ORDERS:
+        yield f"order {record['order']!r} is none of {ORDERS}"
+    elif len(set(indices)) < len(indices) or indices != turn_order(
+        indices, record["order"], record["seed"], record["id"]
+    ):
+        yield f"turns {indices} are not in {record['order']} order"
+
+
+def _without_openings(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The messages, the first one without the words that introduce the images."""
+    first, *rest = record["messages"]
+    return [message("user", first["content"][-1]["text"].strip()), *rest]

@@ -1,0 +1,122 @@
+"""Points and names that a reader can find in the images: where to point, and what to call an object."""
+
+import random
+from collections import Counter
+
+import numpy as np
+
+from dataset_builders.facts import Row
+from dataset_builders.geometry import Array, canonical_pose, to_millimetre, transform, valid_depth
+from dataset_builders.objects import MeasuredObject, Sighting
+from dataset_builders.phrasings import RESERVED_NAMES
+from dataset_builders.scene import Scene, View
+
+TRIES = 64
+WINDOW_FRACTION = 0.01  # of the image width: how far around a point the depth must be steady
+STEADY_SPREAD = 0.03  # largest relative spread of the depth around a point
+
+
+def point_at(view: View, index: int, u: int, v: int) -> Row | None:
+    """The point row (without a position) of a pixel, named with three decimals; None where there is no depth.
+
+    The depth is read again at the pixel that the rounded coordinates name, which for images wider than 1000 pixels
+    may be the neighbour, and rounded to the millimetre, as the text shows it.
+    """
+    height, width = view.depth_m.shape
+    x, y = round((u + 0.5) / width, 3), round((v + 0.5) / height, 3)
+    depth_m = view.depth_m[min(int(y * height), height - 1), min(int(x * width), width - 1)]
+    if not valid_depth(depth_m):
+        return None
+    return {"view": index, "x": x, "y": y, "depth_m": to_millimetre(depth_m)}
+
+
+def point_on(scene: Scene, sighting: Sighting, rng: random.Random) -> Row:
+    """A point well inside an object, in the inner half of what is visible of it."""
+    offsets = np.linalg.norm(sighting.pixels - sighting.pixels.mean(axis=0), axis=1)
+    inner = sighting.pixels[offsets <= np.median(offsets)]
+    for _ in range(TRIES):
+        u, v = inner[rng.randrange(len(inner))].tolist()
+        point = point_at(scene.views[sighting.view], sighting.view, u, v)
+        if point is not None:
+            return point
+    raise ValueError(f"scene {scene.id!r}: no depth on an object that was measured; its pixels are inconsistent")
+
+
+def steady_points(scene: Scene, view_index: int, rng: random.Random, count: int) -> list[Row]:
+    """Up to `count` points of a view where the depth is steady, so that a shift of a pixel changes nothing."""
+    view = scene.views[view_index]
+    height, width = view.depth_m.shape
+    radius = max(1, round(WINDOW_FRACTION * width))
+    points: list[Row] = []
+    if min(height, width) <= 4 * radius:
+        return points
+    for _ in range(TRIES):
+        u, v = rng.randrange(2 * radius, width - 2 * radius), rng.randrange(2 * radius, height - 2 * radius)
+        point = point_at(view, view_index, u, v)
+        if point is not None and _is_steady(view.depth_m[v - radius : v + radius + 1, u - radius : u + radius + 1]):
+            points.append(point)
+        if len(points) == count:
+            break
+    return points
+
+
+def _is_steady(window: Array) -> bool:
+    readings = window[valid_depth(window)]
+    return 2 * readings.size > window.size and np.ptp(readings) < STEADY_SPREAD * np.median(readings)
+
+
+def object_rows(scene: Scene, measured: list[MeasuredObject], seed: int) -> list[Row]:
+    """The `objects` column: every support by name, every measured object with its box and its mention.
+
+    Where a name occurs twice among all objects that are there, the mention carries a coordinate.
+    """
+    found = {one.item.id: one for one in measured}
+    present = [item for item in scene.objects if item.is_support or item.id in found]
+    names = Counter(item.name.strip().lower() for item in present)
+    rows = []
+    for item in present:
+        name = " ".join(item.name.split())
+        mention = f"the {name}"
+        row: Row = {"id": item.id, "name": name, "mention": mention, "is_support": item.is_support}
+        if item.is_support:
+            rows.append(row | dict.fromkeys(_MEASURES, None) | {"usable": False, "visible_in": []})
+            continue
+        one = found[item.id]
+        point = point_on(scene, one.best, random.Random(f"{seed}:{scene.id}:object {item.id}"))
+        if names[name.lower()] > 1:
+            row["mention"] += f" at {coordinates(point, len(scene.views))}"
+        usable = one.usable and name.lower() not in RESERVED_NAMES
+        rows.append(row | _measures(scene, one) | {"usable": usable, "x": point["x"], "y": point["y"]})
+    return rows
+
+
+_MEASURES = (
+    "truncated", "occluded", "view", "x", "y", "depth_m", "pixel_count",
+    "centre", "size", "dimensions", "box_rotation",
+)  # fmt: skip
+
+
+def _measures(scene: Scene, one: MeasuredObject) -> Row:
+    """The measured columns of an object, in the canonical frame of its best view."""
+    best, complete = one.best, one.whole
+    pose = canonical_pose(scene.views[best.view].camera_to_world, scene.up_world)
+    box = one.box.moved(pose)
+    low, high = np.percentile(transform(one.points, pose), (0.5, 99.5), axis=0)
+    return {
+        "truncated": not complete and any(sighting.truncated for sighting in one.sightings),
+        "occluded": not complete and any(sighting.covered for sighting in one.sightings),
+        "view": best.view,
+        "visible_in": sorted(sighting.view for sighting in one.sightings if sighting.clear),
+        "depth_m": to_millimetre(best.depth_m),
+        "pixel_count": best.pixel_count,
+        "centre": box.centre.tolist(),
+        "size": (high - low).tolist(),
+        "dimensions": box.dimensions.tolist(),
+        "box_rotation": box.axes.ravel().tolist(),
+    }
+
+
+def coordinates(point: Row, num_views: int) -> str:
+    """How the text writes a point: "(0.310, 0.522)", with its image where there are several."""
+    where = f" in image {point['view'] + 1}" if num_views > 1 else ""
+    return f"({point['x']:.3f}, {point['y']:.3f}){where}"
