@@ -4,7 +4,6 @@ from typing import Any
 
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
-from transformers.configuration_utils import SubConfigSpec
 
 # What one repository of a boosted encoder offers, whichever of these classes saved it.
 AUTO_MAP = {
@@ -34,7 +33,7 @@ class SpatialBoostConfig(BackboneConfigMixin, PreTrainedConfig):
 
     model_type = "spatialboost"
     base_config_key = "vision_config"
-    sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="dinov3_vit")}  # noqa: RUF012
+    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012
 
     backbone_config: Any = None
     boosted_layers: list[int] | None = None
@@ -59,6 +58,7 @@ class SpatialBoostConfig(BackboneConfigMixin, PreTrainedConfig):
         """Read the geometry off the encoder's configuration and name the stages."""
         outputs = {key: kwargs.pop(key, None) for key in ("out_features", "out_indices")}
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        self.backbone_config = sub_config(self.backbone_config, "dinov3_vit")
         super().__post_init__(**kwargs)
         geometry = {}
         for key in ("hidden_size", "num_hidden_layers", "patch_size", "image_size"):
@@ -102,11 +102,24 @@ class SpatialBoostVLMConfig(LlavaConfig):
     """
 
     model_type = "spatialboost_vlm"
-    sub_configs_defaults = {  # noqa: RUF012
-        "vision_config": SpatialBoostConfig,
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
-    }
+    sub_configs = {"vision_config": SpatialBoostConfig, "text_config": AutoConfig}  # noqa: RUF012
+    sub_configs_defaults = {}  # noqa: RUF012  LLaVA's; newer transformers would resolve the parts by them
 
     vision_feature_layer: int = -1
     vision_feature_select_strategy: str = "full"
     use_cls_token: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Turn the parts that come as dictionaries into configurations."""
+        if not isinstance(self.vision_config, PreTrainedConfig):
+            self.vision_config = SpatialBoostConfig(**(self.vision_config or {}))
+        self.text_config = sub_config(self.text_config, "qwen2")
+        super().__post_init__(**kwargs)
+
+
+def sub_config(value: dict[str, Any] | PreTrainedConfig | None, default_model_type: str) -> PreTrainedConfig:
+    """The configuration of a part, which may come as a dictionary, of `default_model_type` where it names no type."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    settings = dict(value or {})
+    return AutoConfig.for_model(settings.pop("model_type", default_model_type), **settings)
