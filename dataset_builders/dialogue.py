@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from dataset_builders.facts import Row, dimensions_text, position_text, sideways
-from dataset_builders.geometry import format_length
+from dataset_builders.geometry import format_length, is_level
 from dataset_builders.phrasings import (
     ANSWERS,
     COUNT_WORDS,
@@ -49,7 +49,9 @@ def _wording(
     ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Random
 ) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
     """The templates of a turn's question and answer, and what fills their slots."""
-    slots = {"camera": _camera(ground, turn.frame), "value": turn.answer, "cited": "", "evidence": ""}
+    camera = _camera(ground, turn.frame)
+    slots = {"camera": camera, "value": turn.answer, "cited": "", "evidence": ""}
+    slots["seen"] = f" for {camera}" if len(ground.scene.views) > 1 else ""
     slots |= {name: _point(ground, point) for name, point in zip("pq", turn.points)}
     slots |= {name: _mention(ground, ids) for name, ids in zip("ab", turn.object_ids)}
     if turn.kind == "caption":
@@ -64,10 +66,11 @@ def _wording(
         slots["cited"] = _recalled(ground, turn, earlier, rng)
     if turn.kind == "closer_point":
         near, far = ("p", "q") if turn.truth > 0 else ("q", "p")
-        slots |= {"near": slots[near], "far": slots[far], "phrase": _phrase(turn.kind, 1, rng).format_map(slots)}
+        slots |= {"near": slots[near], "far": slots[far], "phrase": _phrase(ground, turn.kind, 1, turn.frame, rng)}
     if turn.kind not in RELATION_KINDS:
         return QUESTIONS[turn.kind], ANSWERS[turn.kind], slots
-    slots["phrase"], slots["opposite"] = _phrase(turn.kind, turn.asked, rng), _phrase(turn.kind, -turn.asked, rng)
+    for name, sign in (("phrase", turn.asked), ("opposite", -turn.asked)):
+        slots[name] = _phrase(ground, turn.kind, sign, turn.frame, rng)
     return QUESTIONS[turn.kind], ANSWERS[turn.answer], slots
 
 
@@ -87,8 +90,12 @@ def _be(ground: Ground, object_id: int) -> str:
     return "are" if is_plural(ground.facts.objects[object_id]["name"]) else "is"
 
 
-def _phrase(kind: str, sign: int, rng: random.Random) -> str:
-    return rng.choice(RELATIONS[kind][0 if sign > 0 else 1])
+def _phrase(ground: Ground, kind: str, sign: int, frame: int, rng: random.Random) -> str:
+    """Words for a relation; a camera that looks down, or may, has nothing "in front of" or "behind"."""
+    phrases = RELATIONS[kind][0 if sign > 0 else 1]
+    if kind == "front_behind" and not is_level(ground.facts.poses[frame], ground.facts.up_world):
+        phrases = phrases[1:]
+    return rng.choice(phrases).format(camera=_camera(ground, frame))
 
 
 def _point_fact(ground: Ground, name: str, point: Row, frame: int, owner: str = "") -> str:
@@ -167,13 +174,14 @@ def _recalled(ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Rando
     if turn.index == 10:
         for one in earlier:
             if one.kind in RELATION_KINDS and set(one.object_ids) == set(turn.object_ids):
-                parts.append(_claim(ground, one.kind, one.truth, one.object_ids, rng))
+                parts.append(_claim(ground, one.kind, one.truth, one, rng))
     return f"{rng.choice(RECALL)}{listed(parts)}. " if parts else ""
 
 
-def _claim(ground: Ground, kind: str, sign: int, ids: tuple[int, ...], rng: random.Random) -> str:
-    first, second = (_mention(ground, name) for name in ids)
-    return f"{first} {_be(ground, ids[0])} {_phrase(kind, sign, rng)} {second}"
+def _claim(ground: Ground, kind: str, sign: int, turn: Turn, rng: random.Random) -> str:
+    """A relation between the two objects of a turn, as a clause."""
+    first, second = (_mention(ground, name) for name in turn.object_ids)
+    return f"{first} {_be(ground, turn.object_ids[0])} {_phrase(ground, kind, sign, turn.frame, rng)} {second}"
 
 
 def _caption_wording(
@@ -220,7 +228,7 @@ def _layout(ground: Ground, turn: Turn, rng: random.Random) -> str:
     for kind in RELATION_KINDS[:3]:
         sign, _ = ground.facts.relation(kind, *turn.object_ids, turn.frame)
         if sign:
-            claims.append(_claim(ground, kind, sign, turn.object_ids, rng))
+            claims.append(_claim(ground, kind, sign, turn, rng))
     rows = [ground.facts.objects[name] for name in turn.object_ids]
     if all(row["view"] == turn.frame for row in rows) or not claims:
         slots = {name: row["mention"] for name, row in zip("ab", rows)}

@@ -3,9 +3,9 @@
 Two rules let `verification.py` read the texts back: a number stands after the point or object that it describes, and
 a relation is written `<one> is <phrase> <other>` (in a question also `is <one> <phrase> <other>`).
 
-Slots: `{p}` `{q}` points, `{a}` `{b}` objects, `{camera}`, `{is}` "is" or "are" after `{a}`, `{phrase}` and
-`{opposite}` of a relation, `{evidence}` the geometry behind an answer, `{cited}` sentences that recall earlier turns,
-`{value}` the number that is the answer.
+Slots: `{p}` `{q}` points, `{a}` `{b}` objects, `{is}` "is" or "are" after `{a}`, `{camera}`, `{seen}` " for the camera
+of image 2" where there are several cameras, `{phrase}` and `{opposite}` of a relation, `{evidence}` the geometry that
+decides, `{cited}` sentences that recall earlier turns, `{value}` the answer as a number.
 """
 
 import re
@@ -18,7 +18,7 @@ PREAMBLE = (
 # kind -> phrases that hold when `geometry.compare` says +1, and when it says -1
 RELATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "left_right": (("to the left of", "on the left side of"), ("to the right of", "on the right side of")),
-    "front_behind": (("in front of",), ("behind",)),
+    "front_behind": (("in front of", "closer to {camera} than"), ("behind", "farther from {camera} than")),
     "above_below": (("above", "higher up than"), ("below", "lower down than")),
     "taller_shorter": (("taller than",), ("shorter than",)),
     "bigger_smaller": (("bigger than", "larger than"), ("smaller than",)),
@@ -30,7 +30,7 @@ _VIEWPOINT_QUESTIONS = (
     "As seen by {camera}, {is} {a} {phrase} {b}?",
     "{is} {a} {phrase} {b} when viewed from {camera}?",
     "Looking out from {camera}, would you say that {a} {is} {phrase} {b}?",
-    "Is it true that {a} {is} {phrase} {b} for {camera}?",
+    "Is it true that, seen from {camera}, {a} {is} {phrase} {b}?",
 )
 _PLAIN_QUESTIONS = (
     "{is} {a} {phrase} {b}?",
@@ -72,15 +72,15 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
     "closer_point": (
         "Which is closer to {camera}, {p} or {q}?",
-        "Of {p} and {q}, which has the smaller depth for {camera}?",
-        "Compare the depths of {p} and {q} for {camera}: which one is less deep?",
+        "Of {p} and {q}, which has the smaller depth{seen}?",
+        "Compare the depths of {p} and {q}{seen}: which is the smaller one?",
         "Is it {p} or {q} that lies nearer to {camera}?",
     ),
     "depth_difference": (
-        "What is the difference in depth between {p} and {q} for {camera}?",
-        "How much do the depths of {p} and {q} differ for {camera}?",
-        "By how much does the depth change from {p} to {q}, seen from {camera}?",
-        "For {camera}, how far apart in depth are {p} and {q}?",
+        "What is the difference in depth between {p} and {q}{seen}?",
+        "How much do the depths of {p} and {q} differ{seen}?",
+        "By how much does the depth change from {p} to {q}{seen}?",
+        "How far apart in depth are {p} and {q}{seen}?",
     ),
     "left_right": _VIEWPOINT_QUESTIONS,
     "front_behind": _VIEWPOINT_QUESTIONS,
@@ -94,9 +94,9 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Give the length of the longest side of the 3D box around {a}.",
     ),
     "object_depth": (
-        "At what depth is {a} for {camera}?",
-        "What is the median depth of {a} for {camera}?",
-        "How deep in the scene is {a}, seen from {camera}?",
+        "At what depth is {a}{seen}?",
+        "What is the median depth of {a}{seen}?",
+        "How deep in the scene is {a}{seen}?",
         "How far along the viewing direction of {camera} is {a}?",
     ),
     "surface_distance": (
@@ -108,7 +108,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "point_distance": (
         "How far is {p} from {q} in space?",
         "What is the straight-line distance in space between {p} and {q}?",
-        "How far apart are {p} and {q} in three dimensions?",
+        "How far apart are {p} and {q} in 3D?",
         "Give the 3D distance between {p} and {q}.",
     ),
     "caption": (
@@ -166,8 +166,8 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     ),
     "object_depth": (
         "{cited}The median depth of {a} is {value}.",
-        "{cited}For {camera}, {a} {is} at a median depth of {value}.",
-        "{cited}{a} {is} {value} deep, taking the median over what is visible.",
+        "{cited}{a} {is} at a median depth of {value}.",
+        "{cited}{a} {is} at a depth of {value}, taking the median over what is visible.",
         "{cited}Over its visible surface, the median depth of {a} is {value}.",
     ),
     "surface_distance": (
@@ -184,7 +184,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     ),
     "caption": (
         "{shows} {things}{place}.",
-        "{things}{place} can be seen here.",
+        "{things} can be seen here{place}.",
         "Here we see {things}{place}.",
         "There {there_is} {things}{place}.",
     ),

@@ -8,7 +8,7 @@ answer a few centimetres of noise would flip is replaced by another one. The wor
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, zip_longest
 
 import numpy as np
 
@@ -120,14 +120,16 @@ def candidate_points(ground: Ground, pair: Pair | None) -> tuple[list[Row], dict
     if pair is not None:
         others = [name for name in ground.usable() if name not in (pair.first, pair.second)]
         found += [(anchor(ground, name), name) for name in (pair.first, pair.second)]
-        for name in [*rng.sample(others, min(2, len(others))), pair.second, pair.first]:
-            found.append((point_on(scene, ground.measured[name].best, rng), name))
+        found += [
+            (point_on(scene, ground.measured[name].best, rng), name)
+            for name in rng.sample(others, min(2, len(others)))
+        ]
     views = list(range(len(scene.views)))
     rng.shuffle(views)
-    for view in views[:4]:
-        found += [(point, None) for point in steady_points(scene, view, rng, 6 if len(views) == 1 else 2)]
-    if pair is None:  # let neighbours in the list come from different views
-        found = found[::2] + found[1::2]
+    loose = [steady_points(scene, view, rng, 6 if len(views) == 1 else 2) for view in views[:4]]
+    found += [(point, None) for together in zip_longest(*loose) for point in together if point is not None]
+    if pair is not None:
+        found += [(point_on(scene, ground.measured[name].best, rng), name) for name in (pair.first, pair.second)]
     points: dict[str, Row] = {}
     owners = {}
     for point, owner in found:
