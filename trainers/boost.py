@@ -1,7 +1,7 @@
 """Give an encoder its second attention channel: `spatialboost boost`.
 
-    spatialboost boost facebook/dinov3-vitl16-pretrain-lvd1689m --output out/dinov3-boosted
-    spatialboost boost outputs/quickstart/encoder --output outputs/boosted --layers 2 3    # CPU-sized
+spatialboost boost facebook/dinov3-vitl16-pretrain-lvd1689m --output out/dinov3-boosted
+spatialboost boost outputs/quickstart/encoder --output outputs/boosted --layers 2 3    # CPU-sized
 """
 
 import argparse

@@ -1,0 +1,101 @@
+"""What a recipe may say: where a stage starts, its data, and its optimisation (TRL's `SFTConfig` with groups)."""
+
+from dataclasses import dataclass, field
+
+from transformers.utils import is_torch_bf16_gpu_available
+from trl import SFTConfig
+
+from trainers.stages import ParameterGroup, get_stage
+
+
+@dataclass
+class StageArguments:
+    """Where a stage starts and what it reads.
+
+    Attributes:
+        stage: 1, 2 or 3.
+        datasets: each "PATH[:CONFIG[:SPLIT]]"; PATH is a folder or a Hub id, SPLIT may be a slice ("train[:1000]").
+        encoder, language_model: ids or folders that stage 1 joins by a new projector.
+        image_size: side in pixels that stage 1 fixes for all stages.
+        model: the vision-language model that stages 2 and 3 continue from.
+        revision: of the encoder's repository (stage 1) or of the model's (stages 2, 3).
+        boosted_layers: attention layers that stage 3 gives a second channel.
+        force: train again where `output_dir` holds a finished run.
+    """
+
+    stage: int = field(metadata={"help": "1 feature alignment, 2 visual instruction tuning, 3 encoder fine-tuning."})
+    datasets: list[str] = field(
+        metadata={"help": "One or more PATH[:CONFIG[:SPLIT]]; a split may be a slice such as train[:1000]."}
+    )
+    encoder: str | None = field(default=None, metadata={"help": "Stage 1: id or folder of the vision encoder."})
+    language_model: str | None = field(default=None, metadata={"help": "Stage 1: id or folder of the language model."})
+    image_size: int | None = field(
+        default=None, metadata={"help": "Stage 1: side of the input images in pixels; null = the encoder's own."}
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "Stages 2 and 3: output folder (or id) of the stage before."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Revision of the encoder's or the model's Hub repo."})
+    boosted_layers: list[int] | None = field(
+        default=None, metadata={"help": "Stage 3: attention layers that get a second channel; null = all."}
+    )
+    force: bool = field(default=False, metadata={"help": "Train again where output_dir holds a finished run."})
+
+    def __post_init__(self) -> None:
+        """Check that the stage has what it starts from, and nothing that it would ignore."""
+        get_stage(self.stage)
+        if isinstance(self.datasets, str):  # a single entry in the YAML file
+            self.datasets = [self.datasets]
+        needed = ("encoder", "language_model") if self.stage == 1 else ("model",)
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name}=None: stage {self.stage} starts from it, pass an id or a folder.")
+        unused = ["model"] if self.stage == 1 else ["encoder", "language_model", "image_size"]
+        for name in [*unused, *(["boosted_layers"] if self.stage != 3 else [])]:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}={getattr(self, name)!r} has no effect in stage {self.stage}: remove it.")
+
+
+@dataclass
+class TrainingConfig(SFTConfig):
+    """TRL's `SFTConfig` with a rate for each group, and with what this project's conversations need as defaults.
+
+    `learning_rate` is the peak rate of every group without a rate of its own; None takes the stage's from `STAGES`.
+    bf16 mixed precision is used where the device has it, float32 elsewhere.
+    """
+
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Peak rate of every group without its own; null = the stage's own rates."}
+    )
+    projector_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of the projector; null = learning_rate."}
+    )
+    alpha_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of the mixing weights (stage 3); null = learning_rate."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Must stay null: cutting would drop image tokens."})
+    assistant_only_loss: bool = field(default=True, metadata={"help": "Loss on the answers only."})
+    gradient_checkpointing: bool | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Deprecated name of activation_checkpointing."}
+    )
+    activation_checkpointing: bool = field(
+        default=True, metadata={"help": "Recompute activations in the backward pass, to save memory."}
+    )
+
+    def __post_init__(self) -> None:
+        """Settle precision by the device, then let TRL check the rest."""
+        if self.output_dir is None:
+            raise ValueError("output_dir=None: pass the folder that the trained model is saved in.")
+        if self.max_length is not None:
+            raise ValueError(
+                f"max_length={self.max_length} would cut image tokens off long conversations: leave it null."
+            )
+        if self.bf16 is None:  # type: ignore[has-type]
+            self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
+        super().__post_init__()
+
+    def learning_rate_of(self, group: ParameterGroup) -> float:
+        """Peak learning rate of a group: its own, else `learning_rate`, else the stage's."""
+        own = {"projector": self.projector_learning_rate, "alpha": self.alpha_learning_rate}.get(group.name)
+        rates = (own, self.learning_rate, group.learning_rate)
+        return next(rate for rate in rates if rate is not None)

@@ -1,0 +1,134 @@
+"""Training data: the columns `images` and `messages`, loaded and read through once before a stage starts."""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, Image, List, concatenate_datasets, load_dataset
+from PIL import Image as PillowImage
+
+COLUMNS = ("images", "messages")
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One entry of `datasets`: how it was named, how many rows it gave, and the SHA-256 of their two columns."""
+
+    name: str
+    rows: int
+    fingerprint: str
+
+
+def load_training_data(
+    names: list[str], needs_images: bool = False, num_proc: int | None = None
+) -> tuple[Dataset, list[DataSource]]:
+    """Load, check and join data sets.
+
+    Args:
+        names: each "PATH[:CONFIG[:SPLIT]]"; PATH is a folder or a Hub id, SPLIT defaults to "train".
+        needs_images: refuse rows without images, which give a stage nothing to train where the text side is frozen.
+        num_proc: processes that read the images; the outcome is cached by `datasets`, so that it is done once.
+
+    Returns:
+        One data set of the columns `images` and `messages` only, and what it is made of.
+
+    Raises:
+        ValueError: no such data set, columns missing, or a row that cannot be trained on; names the row and its id.
+    """
+    parts, sources = [], []
+    for name in names:
+        dataset = _load(name)
+        missing = [column for column in COLUMNS if column not in dataset.column_names]
+        if missing:
+            raise ValueError(
+                f"datasets={name!r} has no column {' and no column '.join(map(repr, missing))}, only "
+                f"{dataset.column_names}: pass a data set made by `spatialboost build`."
+            )
+        sources.append(DataSource(name, len(dataset), _check_rows(dataset, name, needs_images, num_proc)))
+        parts.append(dataset.select_columns(list(COLUMNS)).cast_column("images", List(Image())))
+    try:
+        return concatenate_datasets(parts), sources
+    except ValueError as error:
+        raise ValueError(
+            f"datasets={names}: their columns have different types, so they cannot be joined: give the messages of "
+            "all of them as lists of {type, text} parts."
+        ) from error
+
+
+def _load(name: str) -> Dataset:
+    path, *rest = name.split(":", maxsplit=2)
+    config = rest[0] if rest and rest[0] else None
+    split = rest[1] if len(rest) == 2 else "train"
+    try:
+        return load_dataset(path, config, split=split)
+    except (OSError, ValueError) as error:  # FileNotFoundError, ConnectionError; unknown config or split
+        first_line = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"datasets={name!r} is neither a folder with a data set nor one on the Hub that can be reached. Write "
+            f"PATH:CONFIG:SPLIT, such as outputs/data:single_view:train. ({first_line})"
+        ) from error
+
+
+def _check_rows(dataset: Dataset, name: str, needs_images: bool, num_proc: int | None) -> str:
+    """Read every row once; returns the SHA-256 of the two columns."""
+    ids = dataset["id"] if "id" in dataset.column_names else None
+    raw = dataset.select_columns(list(COLUMNS)).cast_column("images", List(Image(decode=False)))
+    checked = raw.map(
+        examine_row,
+        fn_kwargs={"needs_images": needs_images},
+        remove_columns=raw.column_names,
+        num_proc=num_proc,
+        desc=f"Checking {name}",
+    )
+    bad = [row for row, problem in enumerate(checked["problem"]) if problem]
+    if bad:
+        row = bad[0]
+        identity = f" (id {ids[row]!r})" if ids is not None else ""
+        raise ValueError(
+            f"datasets={name!r}: row {row}{identity} {checked['problem'][row]}; {len(bad)} of {len(checked)} rows "
+            "cannot be trained on. Repair or drop them."
+        )
+    return hashlib.sha256("".join(checked["digest"]).encode()).hexdigest()
+
+
+def examine_row(row: dict[str, Any], needs_images: bool) -> dict[str, str]:
+    """What is wrong with a row ("" if nothing), and the SHA-256 of its columns.
+
+    Args:
+        row: `images` undecoded, as `{"bytes", "path"}`, and `messages`.
+        needs_images: whether a row without images is wrong.
+    """
+    digest = hashlib.sha256(json.dumps(row["messages"], sort_keys=True).encode())
+    problem = _message_problem(row["messages"], len(row["images"]))
+    if needs_images and not row["images"]:
+        problem = problem or "has no images, and this stage trains nothing that reads text alone"
+    for number, image in enumerate(row["images"], start=1):
+        try:
+            data = image["bytes"] if image["bytes"] is not None else open(image["path"], "rb").read()  # noqa: SIM115
+            digest.update(data)
+            PillowImage.open(io.BytesIO(data)).load()
+        except (OSError, SyntaxError, ValueError, TypeError, PillowImage.DecompressionBombError) as error:
+            problem = problem or f"has an image that cannot be read, number {number} ({error})"
+    return {"problem": problem, "digest": digest.hexdigest()}
+
+
+def _message_problem(messages: list[dict[str, Any]], num_images: int) -> str:
+    roles = [message["role"] for message in messages]
+    if unknown := sorted(set(roles) - set(ROLES)):
+        return f"has messages of role {unknown[0]!r}, known are {', '.join(ROLES)}"
+    contents = [message["content"] for message in messages]
+    # TRL itself puts all images before the first question where the contents are plain strings
+    if not all(isinstance(content, str) for content in contents):
+        placeholders = sum(part["type"] == "image" for content in contents for part in content)
+        if placeholders != num_images:
+            return f"has {num_images} images and {placeholders} image placeholders in its messages"
+    if not any(role == "assistant" and _has_text(content) for role, content in zip(roles, contents)):
+        return "has no assistant message with text, so it carries no loss"
+    return ""
+
+
+def _has_text(content: str | list[dict[str, Any]]) -> bool:
+    return bool(content) if isinstance(content, str) else any(part["text"] for part in content)
