@@ -147,12 +147,19 @@ class Box:
         return np.abs(self.axes.T) @ self.dimensions / 2
 
 
+def trimmed_range(values: Array) -> tuple[Array, Array]:
+    """Low and high ends (C,) of the columns of (N, C), with the outermost half percent on either side left out."""
+    ordered = np.sort(thin(values, 2048), axis=0)
+    cut = len(ordered) // 200
+    return ordered[cut], ordered[-1 - cut]
+
+
 def _flat_box(points: Array, up: Array) -> Box:
     """The box with one axis along `up` and the other two by the rectangle of least area around the points (N, 3)."""
     first = np.cross(up, np.eye(3)[np.abs(up).argmin()])
     first /= np.linalg.norm(first)
     second = np.cross(up, first)
-    flat = thin(points, 2048) @ np.stack([first, second], axis=1)  # (N, 2)
+    flat = thin(points, 1024) @ np.stack([first, second], axis=1)  # (N, 2)
     try:
         outline = flat[ConvexHull(flat).vertices]
     except (QhullError, ValueError):  # all on one line
@@ -164,7 +171,7 @@ def _flat_box(points: Array, up: Array) -> Box:
     across = outline @ np.stack([-directions[1], directions[0]])
     cosine, sine = directions[:, (np.ptp(along, axis=0) * np.ptp(across, axis=0)).argmin()]
     axes = np.stack([cosine * first + sine * second, cosine * second - sine * first, up])
-    low, high = np.percentile(points @ axes.T, (0.5, 99.5), axis=0)
+    low, high = trimmed_range(points @ axes.T)
     order = np.argsort(low - high)
     return Box(((low + high) / 2) @ axes, axes[order], (high - low)[order])
 

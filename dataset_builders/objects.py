@@ -10,8 +10,9 @@ from dataset_builders.scene import Scene, SceneObject, View
 
 MIN_PIXELS = 50
 MIN_IMAGE_FRACTION = 0.0005
-MAX_POINTS = 8192  # per object and view
+MAX_POINTS = 4096  # per object and view
 DEPTH_JUMP = 0.02  # relative step between neighbours that is an edge, not a slanted surface
+BOX_SLACK = 0.05  # of the longest side: points farther outside the box are noise
 SLANT_PIXELS = 4.0  # a surface slanted by 76 degrees steps by 4 z / f per pixel, which counts at low resolution
 
 
@@ -27,6 +28,7 @@ class Sighting:
         truncated: the mask touches the image border.
         hidden_fraction: share of the mask's outline where something nearer begins.
         valid_fraction: share of the mask that has depth.
+        kept_extent: how much of the mask's width and height (the lesser share) is left after cleaning.
         pixels: (K, 2), columns u, v, well inside the object: a point named there is on it beyond doubt.
     """
 
@@ -37,6 +39,7 @@ class Sighting:
     truncated: bool
     hidden_fraction: float
     valid_fraction: float
+    kept_extent: float
     pixels: Array
 
     @property
@@ -46,8 +49,8 @@ class Sighting:
 
     @property
     def covered(self) -> bool:
-        """Partly hidden, or partly without depth."""
-        return self.hidden_fraction >= 0.05 or self.valid_fraction <= 0.9
+        """Partly hidden, partly without depth, or with thin parts that cleaning takes for noise."""
+        return self.hidden_fraction >= 0.05 or self.valid_fraction <= 0.9 or self.kept_extent < 0.9
 
     @property
     def whole(self) -> bool:
@@ -57,21 +60,21 @@ class Sighting:
 
 @dataclass(frozen=True)
 class MeasuredObject:
-    """An object with its sightings, the clearest first, and the box around the points of all of them (world axes)."""
+    """An object with its sightings, the clearest first.
+
+    `box` is the box around the points of all of them, `points` (N, 3) those that lie in it or a little outside,
+    both in world axes.
+    """
 
     item: SceneObject
     sightings: tuple[Sighting, ...]
     box: Box
+    points: Array
 
     @property
     def best(self) -> Sighting:
         """The clearest sighting."""
         return self.sightings[0]
-
-    @property
-    def points(self) -> Array:
-        """All points (N, 3), world axes."""
-        return np.concatenate([sighting.points for sighting in self.sightings])
 
     @property
     def whole(self) -> bool:
@@ -100,31 +103,39 @@ def measure_objects(scene: Scene) -> list[MeasuredObject]:
         sightings = []
         for index, view in enumerate(scene.views):
             region = regions[index][item.id - 1] if item.id <= len(regions[index]) else None
-            sighting = _sight(view, index, item.id, region) if region is not None else None
+            sighting = _sight(view, index, item.id, region, scene.depth_noise == 0) if region is not None else None
             if sighting is not None:
                 sightings.append(sighting)
         if sightings:
             sightings.sort(key=lambda one: (not one.clear, -one.pixel_count, one.view))
             points = np.concatenate([sighting.points for sighting in sightings])
-            tolerance_m = max(scene.depth_noise, 0.002) * sightings[0].depth_m
-            measured.append(MeasuredObject(item, tuple(sightings), oriented_box(points, scene.up_world, tolerance_m)))
+            box = oriented_box(points, scene.up_world, max(scene.depth_noise, 0.002) * sightings[0].depth_m)
+            offset = np.abs((points - box.centre) @ box.axes.T)
+            near = (offset <= box.dimensions / 2 + BOX_SLACK * box.dimensions[0]).all(axis=1)
+            measured.append(MeasuredObject(item, tuple(sightings), box, points[near]))
     return measured
 
 
-def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice]) -> Sighting | None:
-    """Clean the mask of one object in one view and measure it; None where too little is left."""
+def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], exact: bool) -> Sighting | None:
+    """Clean the mask of one object in one view and measure it; exact depth needs no cleaning.
+
+    Returns None where too little is left.
+    """
     height, width = view.depth_m.shape
     top, left = max(region[0].start - 1, 0), max(region[1].start - 1, 0)
     window = slice(top, region[0].stop + 1), slice(left, region[1].stop + 1)
     depth_m, mask = view.depth_m[window], view.instances[window] == object_id  # type: ignore[index]
     inside = mask & valid_depth(depth_m)
     edges, hidden_fraction = _depth_edges(depth_m, mask, view.intrinsics.fx)
-    kept = _largest_parts(_erode(inside, edges))
+    kept = inside if exact else _largest_parts(_erode(inside, edges))
     pixel_count = int(kept.sum())
     if pixel_count < max(MIN_PIXELS, MIN_IMAGE_FRACTION * height * width):
         return None
     deep = ndimage.binary_erosion(kept, iterations=max(1, round(0.005 * width)))
     v, u = np.nonzero(kept)
+    spans = [
+        (np.ptp(used) + 3) / (one.stop - one.start) for used, one in zip((v, u), region)
+    ]  # 1 pixel a side is lost
     deep_v, deep_u = np.nonzero(deep if deep.any() else kept)
     chosen = thin(np.stack([u + left, v + top], axis=1), MAX_POINTS)
     return Sighting(
@@ -137,7 +148,8 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice]) 
         or region[1].stop >= width - 1,
         hidden_fraction=hidden_fraction,
         valid_fraction=float(inside.sum() / mask.sum()),
-        pixels=np.stack([deep_u + left, deep_v + top], axis=1),
+        kept_extent=float(min(spans)),
+        pixels=thin(np.stack([deep_u + left, deep_v + top], axis=1), MAX_POINTS),
     )
 
 

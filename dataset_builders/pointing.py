@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from dataset_builders.facts import Row
-from dataset_builders.geometry import Array, canonical_pose, to_millimetre, transform, valid_depth
+from dataset_builders.geometry import Array, canonical_pose, to_millimetre, transform, trimmed_range, valid_depth
 from dataset_builders.objects import MeasuredObject, Sighting
 from dataset_builders.phrasings import RESERVED_NAMES
 from dataset_builders.scene import Scene, View
@@ -101,7 +101,7 @@ def _measures(scene: Scene, one: MeasuredObject) -> Row:
     best, complete = one.best, one.whole
     pose = canonical_pose(scene.views[best.view].camera_to_world, scene.up_world)
     box = one.box.moved(pose)
-    low, high = np.percentile(transform(one.points, pose), (0.5, 99.5), axis=0)
+    low, high = trimmed_range(transform(one.points, pose))
     return {
         "truncated": not complete and any(sighting.truncated for sighting in one.sightings),
         "occluded": not complete and any(sighting.covered for sighting in one.sightings),

@@ -8,7 +8,7 @@ answer a few centimetres of noise would flip is replaced by another one. The wor
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations, zip_longest
+from itertools import combinations, islice, zip_longest
 
 import numpy as np
 
@@ -156,10 +156,10 @@ def pixel_turns(ground: Ground, points: list[Row]) -> list[Turn]:
         return [_point_depth(ground, index, point) for index, point in enumerate(points, start=1)]
     rng = ground.rng("pixel")
     first, second, third = points[:3]
-    apart = list(_decidable_points(ground, points, rng))
+    apart = list(islice(_decidable_points(ground, points, rng), 24))
     main = [one for one in apart if one[0] in (first, second) or one[1] in (first, second)]
     order = _closer_point(ground, *rng.choice(main or apart)) if apart else _point_depth(ground, 3, points[-1])
-    both = [one for one in apart if {id(one[0]), id(one[1])} == {id(first), id(second)}]
+    both = list(_decidable_points(ground, [first, second], rng))
     difference = (both or main or apart or [(first, second, first["view"])])[0]
     return [
         _point_depth(ground, 1, first),

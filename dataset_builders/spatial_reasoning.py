@@ -86,7 +86,7 @@ def encoded_image(view: View) -> dict[str, Any]:
     if view.image_bytes is not None:
         return {"bytes": view.image_bytes, "path": None}
     buffer = io.BytesIO()
-    Image.fromarray(view.image).save(buffer, format="PNG")
+    Image.fromarray(view.image).save(buffer, format="PNG", compress_level=3)
     return {"bytes": buffer.getvalue(), "path": None}
 
 

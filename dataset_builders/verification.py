@@ -18,6 +18,7 @@ from dataset_builders.facts import RecordFacts, Row, position_text
 from dataset_builders.geometry import NOISE_FACTOR, format_length, is_rigid, to_millimetre, transform
 from dataset_builders.phrasings import COUNT_WORDS, RELATIONS
 from dataset_builders.pointing import coordinates
+from dataset_builders.vqa_verification import vqa_problems
 
 TOLERANCE_M = 1e-6
 CAMERA_PATTERN = r"the camera(?: of image \d+)?"
@@ -153,7 +154,7 @@ def verify(record: dict[str, Any], texts: list[tuple[str, str]]) -> list[str]:
             *_text_problems(reader, question, answer, record["metric"]),
         ]
         problems += [f"turn {turn['index']}: {problem}" for problem in found]
-    return problems
+    return problems + list(vqa_problems(record, texts))
 
 
 def _camera_problems(record: dict[str, Any]) -> Iterator[str]:
