@@ -42,7 +42,7 @@ def choose_cameras(furnished: FurnishedRoom, rng: Random, num_views: int, image_
         focus_m=(target.x_m * 0.85, target.y_m * 0.85),
         distance_m=rng.uniform(1.0, 3.8),
         azimuth_rad=rng.uniform(0, math.tau),
-        step_rad=math.radians(rng.uniform(10, 35) * rng.choice([-1, 1])),
+        step_rad=math.radians(rng.uniform(10, 50) * rng.choice([-1, 1])),
         field_of_view_rad=math.radians(rng.uniform(50, 85)),
     )
     first, azimuth, wanted = _best_camera(furnished, rng, aim, aim.azimuth_rad, math.pi, image_size, frozenset())
@@ -114,7 +114,7 @@ def _free_position(
 def _look(rng: Random, position_m: tuple[float, float, float], aim: _Aim, image_size: tuple[int, int]) -> Camera:
     """A camera at a place, turned towards the focus, slightly off and slightly rolled."""
     height, width = image_size
-    target = np.array([rng.gauss(aim.focus_m[0], 0.2), rng.gauss(aim.focus_m[1], 0.2), rng.uniform(0.1, 1.0)])
+    target = np.array([rng.gauss(aim.focus_m[0], 0.35), rng.gauss(aim.focus_m[1], 0.35), rng.uniform(0.1, 1.0)])
     forward = target - position_m
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, (0, 0, 1))

@@ -1,0 +1,176 @@
+"""Builds the multi-view VQA set (the data of stage 2) and the captions of stage 1 from what a scene truly shows.
+
+The paper lets a chat model write common, adversarial and multiple-choice questions about a pair of views; here the
+same three kinds are composed from the scene's ground truth, together with questions that point at image coordinates.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from dataset_builders.facts import RecordFacts, Row
+from dataset_builders.filters import check_overlap
+from dataset_builders.objects import measure_objects
+from dataset_builders.phrasings import PREAMBLE, RELATIONS, counted, listed, sentences
+from dataset_builders.pointing import object_rows
+from dataset_builders.scene import DropItem, Scene
+from dataset_builders.schema import message, opening_parts
+from dataset_builders.spatial_reasoning import base_record
+from dataset_builders.vqa_choices import CHOICES
+from dataset_builders.vqa_ground import Ground, strangers_of, things_of
+from dataset_builders.vqa_questions import ABOUT_COLOUR, ADVERSARIAL, COMMON, POINTING, PRESENCE, Question
+
+GROUP_SIZES = (2, 4, 8)  # views per record; the paper mixes them 16 : 3 : 1
+QUESTIONS_PER_KIND = 3
+MIN_QUESTIONS = 4
+DESCRIBE = (
+    "Describe the image.",
+    "Describe the image concisely.",
+    "What does the image show?",
+    "Give a short description of the image.",
+)
+CAPTION_RELATIONS = ("left_right", "front_behind", "above_below")
+Template = Callable[[Ground], Question | None]
+
+
+def view_groups(scene: Scene) -> Iterator[Scene]:
+    """The groups of 2, 4 and 8 neighbouring views of a scene, each as a scene of its own; no view twice per size."""
+    for size in GROUP_SIZES:
+        for start in range(0, len(scene.views) - size + 1, size):
+            name = f"{scene.id}-views-{start + 1}-{start + size}"
+            yield replace(scene, id=name, views=scene.views[start : start + size])
+
+
+def build_record(scene: Scene, *, seed: int) -> dict[str, Any]:
+    """The VQA record of a group of views, a pure function of its arguments.
+
+    Args:
+        scene: with two or more posed views, all of which are shown.
+        seed: decides what is asked and how.
+
+    Raises:
+        DropItem: "single_view", "not_metric", "views_too_different", "views_too_similar" or "too_few_questions".
+    """
+    if len(scene.views) < 2:
+        raise DropItem("single_view", f"scene {scene.id!r} has one view, and the questions compare views")
+    if not scene.metric:
+        raise DropItem("not_metric", f"scene {scene.id!r} has no metric scale, so its views cannot be compared")
+    shared = check_overlap(scene)
+    measured = measure_objects(scene)
+    record = base_record(scene, seed, "forward") | {"objects": object_rows(scene, measured, seed)}
+    rng = random.Random(f"{seed}:{scene.id}:vqa")
+    ground = Ground(
+        scene=scene,
+        facts=RecordFacts(record),
+        measured={one.item.id: one for one in measured},
+        things=things_of(scene, record["objects"]),
+        strangers=strangers_of(scene, rng),
+        rng=rng,
+    )
+    asked = draw_questions(ground)
+    if len(asked) < MIN_QUESTIONS:
+        raise DropItem("too_few_questions", f"scene {scene.id!r}: only {len(asked)} questions can be asked")
+    turns = [_turn_row(index, kind, question) for index, (kind, question) in enumerate(asked, start=1)]
+    return record | {"messages": _messages(asked, len(scene.views)), "turns": turns, "overlap": shared}
+
+
+def draw_questions(ground: Ground) -> list[tuple[str, Question]]:
+    """Kind and question of every turn: at most three of a kind, one at most about colour, some that point.
+
+    A question about a colour comes first, before any other names the thing together with its colour.
+    """
+    rng = ground.rng
+    colour = rng.choice(sorted(ABOUT_COLOUR))
+    drawn: list[tuple[str, Question]] = []
+    plans: tuple[tuple[str, tuple[Template, ...], tuple[Template, ...]], ...] = (
+        ("adversarial", (), ADVERSARIAL),
+        ("common", (rng.choice(PRESENCE), rng.choice(POINTING)), COMMON + PRESENCE + POINTING),
+        ("multiple_choice", (), CHOICES),
+    )
+    order = sorted(rng.sample(plans, len(plans)), key=lambda plan: all(one.__name__ != colour for one in plan[2]))
+    for kind, first, others in order:
+        open_templates = [one for one in others if one.__name__ not in ABOUT_COLOUR - {colour} and one not in first]
+        rng.shuffle(open_templates)
+        open_templates.sort(key=lambda one: one.__name__ != colour)
+        questions: list[Question] = []
+        for template in [*first, *open_templates]:
+            question = template(ground) if len(questions) < QUESTIONS_PER_KIND else None
+            if question is not None:
+                questions.append(question)
+                ground.used.update(question.subjects)
+        drawn += [(kind, question) for question in questions]
+    rng.shuffle(drawn)
+    return sorted(drawn, key=lambda one: one[1].template not in ABOUT_COLOUR)
+
+
+def build_caption(scene: Scene, *, seed: int) -> dict[str, Any]:
+    """The stage-1 record of a single view: one image and what it shows, as a caption composed from the facts.
+
+    Raises:
+        DropItem: "no_objects".
+    """
+    rng = random.Random(f"{seed}:{scene.id}:caption")
+    measured = measure_objects(scene)
+    record = base_record(scene, seed, "forward") | {"objects": object_rows(scene, measured, seed)}
+    rows = [row for row in record["objects"] if row["visible_in"]]
+    if not rows:
+        raise DropItem("no_objects", f"scene {scene.id!r} shows no object clearly, so there is nothing to describe")
+    caption = sentences(" ".join([_inventory(rows, rng), *_relations(RecordFacts(record), rows, rng)]))
+    question = Question(
+        "describe", rng.choice(DESCRIBE), caption, caption, object_ids=tuple(row["id"] for row in rows)
+    )
+    messages = [message("user", None, question.text), message("assistant", question.reply)]
+    return record | {"messages": messages, "turns": [_turn_row(1, "caption", question)]}
+
+
+def _inventory(rows: list[Row], rng: random.Random) -> str:
+    """A sentence that lists the objects in view, from left to right."""
+    names = [row["name"].lower() for row in sorted(rows, key=lambda row: row["x"])]
+    things = listed([counted(name, names.count(name)) for name in dict.fromkeys(names)])
+    return rng.choice(
+        [f"the image shows {things}.", f"in this image we see {things}.", f"this is a picture of {things}."]
+    )
+
+
+def _relations(facts: RecordFacts, rows: list[Row], rng: random.Random) -> Iterator[str]:
+    """Up to two sentences on how pairs of objects stand to each other, none of them in doubt."""
+    pairs = list(combinations([row for row in rows if row["usable"]], 2))
+    for first, second in rng.sample(pairs, min(2, len(pairs))):
+        decided = [
+            (kind, sign)
+            for kind in CAPTION_RELATIONS
+            if (sign := facts.relation(kind, first["id"], second["id"], view=0)[0])
+        ]
+        if decided:
+            kind, sign = rng.choice(decided)
+            phrase = rng.choice(RELATIONS[kind][0 if sign > 0 else 1]).format(camera="the camera")
+            yield f"{first['mention']} is {phrase} {second['mention']}."
+
+
+def _messages(asked: list[tuple[str, Question]], num_images: int) -> list[dict[str, Any]]:
+    messages = []
+    for place, (_, question) in enumerate(asked):
+        opening = opening_parts(num_images, f"\n{PREAMBLE}\n{question.text}")
+        messages.append(message("user", *(opening if place == 0 else [question.text])))
+        messages.append(message("assistant", question.reply))
+    return messages
+
+
+def _turn_row(index: int, kind: str, question: Question) -> Row:
+    """The `turns` entry of a question."""
+    return {
+        "index": index,
+        "level": "caption" if kind == "caption" else "vqa",
+        "kind": kind,
+        "template": question.template,
+        "frame": question.frame,
+        "value": question.value,
+        "unit": "",
+        "answer": question.answer,
+        "margin": None,
+        "points": list(question.points),
+        "object_ids": list(question.object_ids),
+        "witness": [],
+    }
