@@ -130,6 +130,7 @@ def features() -> "Features":
             "metric": flag,
             "scale_source": text,
             "depth_noise": real,  # relative standard deviation, sets the margins of the comparisons
+            "overlap": real,  # least share that a view sees of the view most like it; None where views were not chosen
             "order": text,
             "seed": Value("int64"),
             "generator_version": text,
@@ -141,7 +142,7 @@ def features() -> "Features":
 
 COLUMNS = (
     "images", "messages", "id", "source", "licence", "split", "cameras", "up_world", "metric", "scale_source",
-    "depth_noise", "order", "seed", "generator_version", "objects", "turns",
+    "depth_noise", "overlap", "order", "seed", "generator_version", "objects", "turns",
 )  # fmt: skip
 
 

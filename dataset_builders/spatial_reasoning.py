@@ -73,6 +73,7 @@ def base_record(scene: Scene, seed: int, order: str) -> dict[str, Any]:
         "metric": scene.metric,
         "scale_source": scene.scale_source,
         "depth_noise": scene.depth_noise,
+        "overlap": None,
         "order": order,
         "seed": seed,
         "generator_version": GENERATOR_VERSION,
