@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset, load_dataset_builder
 from datasets import Image as ImageFeature
 from huggingface_hub import hf_hub_download
 from PIL import Image
@@ -127,8 +127,8 @@ def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _load_split(data: str, split: str, limit: int | None) -> DenseSplit:
     try:
-        rows = load_dataset(str(data), "dense", split=split)
-    except (OSError, ValueError) as error:
+        rows = _read_parquet(data, split)
+    except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"data {data!r} has no split {split!r} of the configuration 'dense': pass a folder made by `spatialboost "
@@ -156,6 +156,16 @@ def _load_split(data: str, split: str, limit: int | None) -> DenseSplit:
         fingerprint=hashlib.sha256("".join(checks[index]["digest"] for index in kept).encode()).hexdigest()[:16],
         max_class_id=max(checks[index]["max_class_id"] for index in kept),
     )
+
+
+def _read_parquet(data: str, split: str) -> Dataset:
+    """Load one split of the configuration `dense`.
+
+    Not by `load_dataset(folder, "dense")`: its cache goes by the folder's name and card alone (datasets 5.2), so that
+    a rebuilt folder, or another one of the same name, would silently give the old rows.
+    """
+    files = load_dataset_builder(str(data), "dense").config.data_files[split]
+    return Dataset.from_parquet([str(file) for file in files])
 
 
 def _check(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
+
+from modeling_spatialboost.dual_channel_attention import ENCODERS
 
 # Missing weights of parts that do not touch the patch tokens are harmless; any other one would be random.
 UNUSED_PARTS = ("pool", "head", "mask_token", "logit", "projection", "text_model")
@@ -44,6 +47,7 @@ class Encoder:
         hidden_size: channels C of a patch token.
         num_parameters: of the vision tower only.
         input_size_px: (height, width) its image processor would feed it.
+        any_size: whether it takes images of another size, too.
         weights_hash: of configuration, code and weights; two encoders with one hash compute the same features.
     """
 
@@ -55,6 +59,7 @@ class Encoder:
     hidden_size: int
     num_parameters: int
     input_size_px: tuple[int, int]
+    any_size: bool
     weights_hash: str
 
     @property
@@ -131,6 +136,7 @@ def load_encoder(
         hidden_size=hidden_size,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         input_size_px=input_size_px,
+        any_size=_takes_any_size(vision_config.model_type),
         weights_hash=_hash_model(model),
     )
 
@@ -144,7 +150,9 @@ def _load_vision_model(id_or_folder: str, revision: str | None, dtype: torch.dty
     try:
         config = AutoConfig.from_pretrained(id_or_folder, revision=revision, trust_remote_code=True)
         _allow_any_timm_size(config)
-        model, loading = AutoModel.from_pretrained(
+        layout = ENCODERS.get(config.model_type)
+        model_class = getattr(transformers, layout.model_class) if layout and layout.model_class else AutoModel
+        model, loading = model_class.from_pretrained(
             id_or_folder,
             config=config,
             revision=revision,
@@ -177,6 +185,11 @@ def _allow_any_timm_size(config: Any) -> None:
     config = getattr(config, "backbone_config", None) or config
     if config.model_type == "timm_wrapper" and any(name in config.architecture for name in ("vit", "eva")):
         config.model_args = {**(config.model_args or {}), "dynamic_img_size": True}
+
+
+def _takes_any_size(model_type: str) -> bool:
+    """Return whether the position table is interpolated; `_allow_any_timm_size` sees to timm's."""
+    return model_type not in ENCODERS or ENCODERS[model_type].any_size or model_type == "timm_wrapper"
 
 
 def _patch_geometry(model: PreTrainedModel, config: Any, name: str) -> tuple[int, int]:

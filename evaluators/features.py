@@ -34,12 +34,16 @@ def extract(
         (N, C, h, w), float32 for a float32 encoder, else float16.
 
     Raises:
-        ValueError: if `resolution` is no multiple of the patch size or a feature is not finite.
+        ValueError: if `resolution` does not suit the encoder or a feature is not finite.
     """
     if tuple(resolution) != encoder.fit_resolution(resolution):
         raise ValueError(
             f"resolution {resolution} is no multiple of the patch size {encoder.patch_size_px} of {encoder.name!r}: "
             f"pass {encoder.fit_resolution(resolution)}"
+        )
+    if not encoder.any_size and tuple(resolution) != encoder.input_size_px:
+        raise ValueError(
+            f"encoder {encoder.name!r} takes images of one size only, not {resolution}: pass {encoder.input_size_px}"
         )
     rows, columns = (side // encoder.patch_size_px for side in resolution)
     shape = (len(images), encoder.hidden_size, rows, columns)

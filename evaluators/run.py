@@ -78,8 +78,8 @@ def parse_tasks(text: str) -> list[str]:
     for name in names:
         if name not in TASKS:
             near = difflib.get_close_matches(name, TASKS, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"--tasks: no task {name!r}{hint} The tasks are: {', '.join(TASKS)}, or all.")
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"--tasks {name!r} is no task{hint}: pass all, or some of {', '.join(TASKS)}")
     return list(dict.fromkeys(names))
 
 

@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import pytest
@@ -67,9 +64,9 @@ def write_dense(folder, train, test, class_names=CLASS_NAMES):
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quiet_torch():
-    torch.set_num_threads(2)
+@pytest.fixture(autouse=True)
+def one_thread(_deterministic):
+    torch.set_num_threads(1)  # threads that wait for a busy core make tiny steps a hundred times slower
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,142 @@
+"""The command `spatialboost evaluate` and its report."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel
+
+from evaluators import features as features_module
+from evaluators.metrics import DEPTH_METRICS
+from evaluators.report import compare, render_table
+from evaluators.run import main, parse_resolution, parse_tasks
+
+
+def evaluate(base, boosted, data, output, *more):
+    arguments = ["--base", str(base), "--boosted", str(boosted), "--data", str(data), "--output", str(output)]
+    return main([*arguments, "--preset", "cpu", *more])
+
+
+@pytest.fixture(scope="module")
+def changed_encoder(encoder_folders, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("changed") / "encoder"
+    shutil.copytree(encoder_folders("dinov3"), folder)
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.norm.weight[:24] = 0  # three quarters of each token are lost
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_identical_encoders_differ_by_exactly_zero(encoder_folders, dense_folder, tmp_path, capsys):
+    folder = encoder_folders("dinov3")
+    assert evaluate(folder, folder, dense_folder, tmp_path, "--seeds", "0", "1") == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["tasks"]) == {"depth", "segmentation"}
+    for entry in results["tasks"].values():
+        for row in entry["metrics"].values():
+            assert row["difference"] == {"per_seed": [0.0, 0.0], "mean": 0.0, "deviation": 0.0}
+            assert len(row["base"]["per_seed"]) == 2 and row["base"]["deviation"] >= 0
+            assert set(row["controls"]) == {"constant", "position_only"}
+        assert entry["base"]["parameters"] == 23_456
+    assert not results["partial"]
+    report = (tmp_path / "report.md").read_text()
+    assert "(equal)" in report and "base (23.5 K parameters)" in report and "| 32x32 |" in report
+    assert "PARTIAL" not in report and "±" in report and "transformers" in report
+    assert "| depth | RMSE (m) ↓ |" in capsys.readouterr().out
+    for task in results["tasks"]:
+        with Image.open(tmp_path / f"{task}.png") as picture:
+            assert picture.width > 600
+
+
+def test_a_damaged_encoder_is_worse_and_a_second_run_extracts_nothing(
+    encoder_folders, changed_encoder, dense_folder, tmp_path, monkeypatch
+):
+    assert evaluate(encoder_folders("dinov3"), changed_encoder, dense_folder, tmp_path, "--tasks", "depth") == 0
+    first = json.loads((tmp_path / "results.json").read_text())
+    row = first["tasks"]["depth"]["metrics"]["rmse_m"]
+    assert row["difference"]["mean"] == pytest.approx(row["boosted"]["mean"] - row["base"]["mean"]) and (
+        row["difference"]["mean"] > 0
+    )
+    assert row["base"]["deviation"] is None
+    assert "(worse)" in (tmp_path / "report.md").read_text()
+    monkeypatch.setattr(features_module, "extract", lambda *_: pytest.fail("the encoder ran again"))
+    assert evaluate(encoder_folders("dinov3"), changed_encoder, dense_folder, tmp_path, "--tasks", "depth") == 0
+    assert json.loads((tmp_path / "results.json").read_text()) == first
+
+
+def test_limit_marks_the_report_as_partial_and_differences_of_the_encoders_are_told(
+    encoder_folders, dense_folder, tmp_path
+):
+    base, boosted = encoder_folders("dinov3"), encoder_folders("siglip")
+    more = ["--limit", "6", "--tasks", "segmentation", "--resolution", "16x24"]
+    assert evaluate(base, boosted, dense_folder, tmp_path, *more) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["partial"] and results["limit"] == 6
+    assert results["tasks"]["segmentation"]["data"]["train"]["images"] == 6
+    report = (tmp_path / "report.md").read_text()
+    assert "**PARTIAL: at most 6 images" in report and "| 16x24 |" in report
+    assert "the encoders differ in preprocessing" in report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--tasks", "dept"],
+            "--tasks 'dept' is no task (did you mean 'depth'?): pass all, or some of depth, segmentation",
+        ),
+        (["--tasks", "robots"], "--tasks 'robots' is no task: pass all, or some of depth, segmentation"),
+        (["--resolution", "big"], "--resolution 'big' is no size"),
+        (["--limit", "0"], "limit 0 leaves no image"),
+        (["--data", "no-such/data"], "data 'no-such/data' has no split 'train'"),
+        (["--base", "no-such/encoder"], "encoder 'no-such/encoder' cannot be loaded"),
+        (["--max-depth-m", "0.2"], "no depth between 0.001 and 0.2 m"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_code_2(encoder_folders, dense_folder, tmp_path, capsys, arguments, message):
+    folder = encoder_folders("dinov3")
+    assert evaluate(folder, folder, dense_folder, tmp_path / "report", *arguments) == 2
+    error = capsys.readouterr().err.strip().split("\n")[-1]
+    assert error.startswith("spatialboost evaluate: ") and message in error
+
+
+def test_tasks_and_sizes_are_parsed():
+    assert parse_tasks("all") == ["depth", "segmentation"]
+    assert parse_tasks("segmentation, depth,segmentation") == ["segmentation", "depth"]
+    assert parse_resolution(None) is None
+    assert parse_resolution("224") == (224, 224)
+    assert parse_resolution("480x640") == (480, 640)
+
+
+def fake_result(rmse_m, position_only):
+    errors = {"abs_rel": [0.1], "delta1": [0.9]}
+    controls = {"rmse_m": position_only, "abs_rel": 0.2, "delta1": 0.8}
+    encoder = {"parameters": 1_500_000, "resolution_px": [32, 32], "patch_size_px": 8, "hidden_size": 4}
+    return {
+        "scores": {"rmse_m": rmse_m, **errors},
+        "controls": {"constant": controls, "position_only": controls},
+        "encoder": {**encoder, "preprocessing": {}},
+        "data": {"images_in_both_splits": 2},
+        "protocol": {},
+        "seeds": [0],
+    }
+
+
+def test_the_table_shows_direction_difference_and_deviation():
+    entry = compare(DEPTH_METRICS, fake_result([0.5, 0.7], 0.9), fake_result([0.4, 0.4], 0.9))
+    row = entry["metrics"]["rmse_m"]
+    assert row["difference"]["per_seed"] == pytest.approx([-0.1, -0.3])
+    assert row["difference"]["mean"] == pytest.approx(-0.2)
+    assert row["difference"]["deviation"] == pytest.approx(0.02**0.5)  # sample deviation
+    table = render_table({"tasks": {"depth": entry}})
+    assert "base (1.5 M parameters)" in table
+    assert "| depth | RMSE (m) ↓ | 32x32 | 0.6 ± 0.14 | 0.4 ± 0 | -0.2 ± 0.14 (better) | 0.9 | 0.9 |" in table
+
+
+def test_a_base_that_loses_to_position_alone_and_shared_images_are_warned_about():
+    warnings = compare(DEPTH_METRICS, fake_result([1.0], 0.9), fake_result([0.8], 0.9))["warnings"]
+    assert any("does not beat the position-only control in RMSE (m)" in line for line in warnings)
+    assert any("2 images are in both splits" in line for line in warnings)
