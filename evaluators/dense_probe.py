@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from evaluators.dense_data import DenseData, DenseSplit, load_dense
 from evaluators.encoders import Encoder
@@ -127,7 +128,7 @@ def _blind(control: MapOfSize, _index: int, size: tuple[int, int]) -> np.ndarray
 
 def _pairs(split: DenseSplit, column: str, predict: Predictor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (prediction, truth) of every image, at the truth's own size."""
-    for index in range(len(split)):
+    for index in tqdm(range(len(split)), desc=f"{column} scores", unit="image"):
         truth = split.dense_map(column, index)
         yield predict(index, truth.shape), truth
 

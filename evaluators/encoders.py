@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedMo
 from modeling_spatialboost.dual_channel_attention import ENCODERS
 
 # Missing weights of parts that do not touch the patch tokens are harmless; any other one would be random.
-UNUSED_PARTS = ("pool", "head", "mask_token", "logit", "projection", "text_model")
+UNUSED_PARTS = ("pool", "head", "mask_token", "logit_", "visual_projection", "text_projection", "text_model")
 
 
 @dataclass(frozen=True)

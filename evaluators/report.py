@@ -11,7 +11,7 @@ import torch
 
 from evaluators.metrics import Metric
 
-PACKAGES = ("torch", "torchvision", "transformers", "datasets", "torchmetrics", "numpy", "pillow")
+PACKAGES = ("torch", "transformers", "datasets", "torchmetrics", "numpy", "pillow")
 CONTROLS = {"constant": "constant", "position_only": "position only"}
 
 

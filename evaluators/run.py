@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Module of this package -> its configuration class; a task is `evaluate(encoder, configuration) -> dict`.
 TASKS = {"depth": "DepthConfig", "segmentation": "SegmentationConfig"}
+EXTRA_PACKAGES = ("torchmetrics", "matplotlib")
 PRESET_SEEDS = {"full": [0, 1, 2], "cpu": [0]}
 
 
@@ -60,10 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks = parse_tasks(arguments.tasks)
         resolution = parse_resolution(arguments.resolution)
         run(arguments, tasks, resolution)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA_PACKAGES:
+            raise
+        message = f"the package {error.name!r} is missing: pip install 'spatialboost[eval]'"
     except (ValueError, OSError) as error:
-        print(f"spatialboost evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+        message = str(error)
+    else:
+        return 0
+    print(f"spatialboost evaluate: {message}", file=sys.stderr)
+    return 2
 
 
 def parse_tasks(text: str) -> list[str]:
@@ -107,14 +115,18 @@ def run(arguments: argparse.Namespace, tasks: list[str], resolution: tuple[int, 
     from evaluators.pictures import save_picture
     from evaluators.report import compare, environment, render_table, write_report
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     arguments.output.mkdir(parents=True, exist_ok=True)
     sides: list[dict[str, dict[str, Any]]] = []
-    for name, revision in (
-        (arguments.base, arguments.base_revision),
-        (arguments.boosted, arguments.boosted_revision),
+    for side, name, revision in (
+        ("base", arguments.base, arguments.base_revision),
+        ("boosted", arguments.boosted, arguments.boosted_revision),
     ):
-        encoder = load_encoder(name, revision, device, getattr(torch, arguments.dtype))
+        try:
+            encoder = load_encoder(name, revision, device, getattr(torch, arguments.dtype))
+        except ValueError as error:
+            raise ValueError(f"--{side}: {error}") from error
         resolution = resolution or encoder.input_size_px  # the base's own serves both
         sides.append({task: evaluate_task(task, encoder, arguments, resolution) for task in tasks})
         del encoder

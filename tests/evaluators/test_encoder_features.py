@@ -156,12 +156,13 @@ def test_errors_name_the_encoder_and_the_remedy(encoder_folders, tmp_path):
         extract(encoder, noise_images(1), (30, 32))
 
 
-def test_a_checkpoint_with_missing_weights_is_refused(encoder_folders, tmp_path):
+@pytest.mark.parametrize(("kind", "part"), [("dinov3", "mlp"), ("vit", "patch_embeddings.projection")])
+def test_a_checkpoint_with_missing_weights_is_refused(encoder_folders, tmp_path, kind, part):
     from safetensors.torch import load_file, save_file
 
-    folder = shutil.copytree(encoder_folders("dinov3"), tmp_path / "cut")
+    folder = shutil.copytree(encoder_folders(kind), tmp_path / "cut")
     tensors = load_file(folder / "model.safetensors")
-    tensors.pop(next(name for name in tensors if "mlp" in name))
+    tensors.pop(next(name for name in tensors if part in name))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks 1 weights .*would stay random"):
         load_encoder(str(folder))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_limit_marks_the_report_as_partial_and_differences_of_the_encoders_are_t
         (["--resolution", "big"], "--resolution 'big' is no size"),
         (["--limit", "0"], "limit 0 leaves no image"),
         (["--data", "no-such/data"], "data 'no-such/data' has no split 'train'"),
-        (["--base", "no-such/encoder"], "encoder 'no-such/encoder' cannot be loaded"),
+        (["--base", "no-such/encoder"], "--base: encoder 'no-such/encoder' cannot be loaded"),
         (["--max-depth-m", "0.2"], "no depth between 0.001 and 0.2 m"),
     ],
 )
@@ -101,6 +102,17 @@ def test_mistakes_end_in_one_sentence_and_code_2(encoder_folders, dense_folder, 
     assert evaluate(folder, folder, dense_folder, tmp_path / "report", *arguments) == 2
     error = capsys.readouterr().err.strip().split("\n")[-1]
     assert error.startswith("spatialboost evaluate: ") and message in error
+
+
+def test_a_missing_extra_is_named(encoder_folders, dense_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "evaluators.pictures", None)
+    monkeypatch.setattr("evaluators.run.EXTRA_PACKAGES", ("evaluators.pictures",))
+    folder = encoder_folders("dinov3")
+    assert evaluate(folder, folder, dense_folder, tmp_path) == 2
+    assert "is missing: pip install 'spatialboost[eval]'" in capsys.readouterr().err
+    monkeypatch.setattr("evaluators.run.EXTRA_PACKAGES", ())
+    with pytest.raises(ModuleNotFoundError):
+        evaluate(folder, folder, dense_folder, tmp_path)
 
 
 def test_tasks_and_sizes_are_parsed():
