@@ -18,7 +18,7 @@ from dataset_builders.sources.synthetic_shading import render
 
 DEFAULT_VIEWS = 2
 MAX_VIEWS = 8
-TEST_SHARE = 0.15
+TEST_SHARE = 0.2
 LICENCE = "CC0-1.0"
 
 
@@ -45,7 +45,7 @@ class SyntheticSource:
             raise InputError(f"--resolution {options.image_size} is too small; pass at least 16 pixels a side.")
 
     def list_items(self) -> Sequence[str]:
-        """Names of all rooms: about 15 % of them, at least one, are in the test split."""
+        """Names of all rooms: about a fifth of them, at least one, are in the test split."""
         assert self.options.num_scenes is not None
         num_test = max(1, round(self.options.num_scenes * TEST_SHARE))
         counts = {"test": num_test, "train": self.options.num_scenes - num_test}

@@ -11,7 +11,7 @@ from dataset_builders.sources.ray_caster import Camera, box_corners, pixel_bound
 from dataset_builders.sources.synthetic_rooms import Footprint, FurnishedRoom
 
 CLEARANCE_M = 0.2  # least distance of a camera from walls and things
-SEEN_SHARE = 0.006  # of the image, from which on a thing counts as seen
+SEEN_SHARE = 0.02  # of the image, from which on a thing counts as seen
 MOSTLY = 0.7  # share of a thing's box that must lie in the image
 ENOUGH_SEEN = 4
 TRIALS = 24

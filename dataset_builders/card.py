@@ -1,0 +1,198 @@
+"""What a finished build says about itself: the report, the table of kept and dropped, and the dataset card."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from dataset_builders.configs import CONFIGS
+from dataset_builders.schema import GENERATOR_VERSION
+from dataset_builders.shards import SPLITS, BuildPlan, ShardReport
+from model_cards import render
+
+HUB_LICENCES = ("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "apache-2.0", "mit", "bsd-3-clause")
+SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+EXAMPLE_TURNS = 12
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """All shard reports of a build, added up.
+
+    Attributes:
+        rows: number of records per configuration and split, those with any.
+        kept_items: items that gave at least one record.
+        num_items: all items.
+        drops: how many records (of config "*": whole items) were left out, per configuration and reason.
+        sources: rows per "source | licence | scale source".
+        examples: texts of the first dialogue of each dialogue configuration.
+        fingerprint: hash of the contents of all files.
+    """
+
+    rows: dict[tuple[str, str], int]
+    kept_items: int
+    num_items: int
+    drops: dict[tuple[str, str], int]
+    sources: dict[str, int]
+    examples: dict[str, list[str]]
+    fingerprint: str
+
+    @property
+    def configs(self) -> dict[str, dict[str, int]]:
+        """Rows per split of each configuration that has any, in the order of `CONFIGS`."""
+        return {
+            config: {split: self.rows[config, split] for split in SPLITS if (config, split) in self.rows}
+            for config in CONFIGS
+            if any((config, split) in self.rows for split in SPLITS)
+        }
+
+
+def summarise(plan: BuildPlan, reports: list[ShardReport]) -> BuildSummary:
+    """Add up the reports of all shards."""
+    rows: Counter[tuple[str, str]] = Counter()
+    sources: Counter[str] = Counter()
+    drops: Counter[tuple[str, str]] = Counter()
+    examples: dict[str, list[str]] = {}
+    content = hashlib.sha256(plan.key.encode())
+    for report in reports:
+        for file in report.files:
+            rows[file["config"], file["split"]] += file["rows"]
+            content.update(file["sha256"].encode())
+        sources.update(report.sources)
+        drops.update((drop["config"], drop["reason"]) for drop in report.drops)
+        examples = report.example | examples
+    kept_items = sum(report.kept_items for report in reports)
+    fingerprint = content.hexdigest()[:16]
+    return BuildSummary(dict(rows), kept_items, len(plan.items), dict(drops), dict(sources), examples, fingerprint)
+
+
+def report_json(plan: BuildPlan, summary: BuildSummary, reports: list[ShardReport]) -> dict[str, Any]:
+    """The content of `build_report.json`: counts, and every drop with its item."""
+    return {
+        "key": plan.key,
+        "generator_version": GENERATOR_VERSION,
+        "fingerprint": summary.fingerprint,
+        "source": plan.source,
+        "seed": plan.dialogue.seed,
+        "items": summary.num_items,
+        "kept_items": summary.kept_items,
+        "rows": summary.configs,
+        "drops_by_reason": [
+            {"config": config, "reason": reason, "count": count} for (config, reason), count in _ordered(summary)
+        ],
+        "drops": [drop for report in reports for drop in report.drops],
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """Kept and dropped per configuration of a `report_json`, as text columns; this ends a build on the screen."""
+    lines = [f"{'configuration':<16}{'kept':>8}{'dropped':>9}  reasons"]
+    for config in ["*", *CONFIGS]:
+        reasons = {one["reason"]: one["count"] for one in report["drops_by_reason"] if one["config"] == config}
+        told = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        if config == "*":
+            name, kept, dropped = "(scenes)", report["kept_items"], report["items"] - report["kept_items"]
+        else:
+            name, kept, dropped = config, sum(report["rows"].get(config, {}).values()), sum(reasons.values())
+        if config == "*" or kept or dropped:
+            lines.append(f"{name:<16}{kept:>8}{dropped:>9}  {told}".rstrip())
+    return "\n".join(lines)
+
+
+def dataset_card(plan: BuildPlan, summary: BuildSummary, command: str, class_names: tuple[str, ...]) -> str:
+    """The README.md of the data set, with the YAML block that `load_dataset` reads."""
+    first_config, first_splits = next(iter(summary.configs.items()))
+    total = sum(summary.rows.values())
+    classes = f"Classes, by id: {', '.join(class_names)}." if class_names else "Class ids are not known here."
+    return render(
+        "dataset_card",
+        metadata=_metadata(summary),
+        title=f"Spatial reasoning dialogues from {plan.source} scenes",
+        summary=f"{total} records from {summary.kept_items} scenes, for teaching 3D space to a vision encoder.",
+        generator_version=GENERATOR_VERSION,
+        seed=plan.dialogue.seed,
+        configurations=_configurations(summary),
+        first_config=first_config,
+        first_split=next(iter(first_splits)),
+        classes=classes if "dense" in summary.configs else "",
+        example=_example(summary),
+        sources=_sources(summary),
+        kept_items=summary.kept_items,
+        num_items=summary.num_items,
+        drops=_drops(summary),
+        command=command,
+        fingerprint=summary.fingerprint,
+    )
+
+
+def file_name(config: str, split: str, part: int, num_parts: int) -> str:
+    """Place of a Parquet file in the data set."""
+    return f"{config}/{split}-{part:05d}-of-{num_parts:05d}.parquet"
+
+
+def _ordered(summary: BuildSummary) -> list[tuple[tuple[str, str], int]]:
+    """Drops, those of whole items first, then by configuration, the most frequent reason first."""
+    places = {"*": -1} | {config: place for place, config in enumerate(CONFIGS)}
+    return sorted(summary.drops.items(), key=lambda one: (places[one[0][0]], -one[1], one[0][1]))
+
+
+def _metadata(summary: BuildSummary) -> str:
+    from huggingface_hub import DatasetCardData
+
+    licences = {key.split(" | ")[1].lower() for key in summary.sources}
+    known = licences.pop() if len(licences) == 1 else "other"
+    total = sum(summary.rows.values())
+    tasks = ["visual-question-answering"] if any(CONFIGS[name].is_dialogue for name in summary.configs) else []
+    configs = [
+        {
+            "config_name": config,
+            "data_files": [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in splits],
+            **({"default": True} if place == 0 else {}),
+        }
+        for place, (config, splits) in enumerate(summary.configs.items())
+    ]
+    data = DatasetCardData(
+        language="en",
+        license=known if known in HUB_LICENCES else "other",
+        task_categories=[*tasks, *(["depth-estimation"] if "dense" in summary.configs else [])],
+        size_categories=[next((name for limit, name in SIZES if total < limit), "1M<n<10M")],
+        tags=["spatialboost", "spatial-reasoning", "3d"],
+        configs=configs,
+    )
+    return data.to_yaml().strip()
+
+
+def _configurations(summary: BuildSummary) -> str:
+    lines = ["| configuration | train | test | what it is |", "|---|---|---|---|"]
+    for config, splits in summary.configs.items():
+        counts = " | ".join(str(splits.get(split, 0)) for split in SPLITS)
+        lines.append(f"| `{config}` | {counts} | {CONFIGS[config].description} |")
+    return "\n".join(lines)
+
+
+def _sources(summary: BuildSummary) -> str:
+    lines = ["| source | licence | scale from | records |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {key} | {count} |" for key, count in sorted(summary.sources.items())])
+
+
+def _drops(summary: BuildSummary) -> str:
+    if not summary.drops:
+        return "Nothing was left out."
+    lines = ["| configuration | reason | count |", "|---|---|---|"]
+    for (config, reason), count in _ordered(summary):
+        lines.append(f"| {'whole item' if config == '*' else f'`{config}`'} | {reason} | {count} |")
+    return "\n".join(lines)
+
+
+def _example(summary: BuildSummary) -> str:
+    """The first dialogue of the first dialogue configuration, as quoted lines."""
+    if not summary.examples:
+        return "This data set has no dialogues."
+    config = next(name for name in CONFIGS if name in summary.examples)
+    texts = summary.examples[config][: 2 * EXAMPLE_TURNS]
+    lines = [f"The first of `{config}`:", ""]
+    for place, text in enumerate(texts):
+        speaker = "assistant" if place % 2 else "user"
+        first, *rest = [line for line in text.split("\n") if line.strip()]
+        lines += [f"> **{speaker}**: {first}  ", *(f"> {line}  " for line in rest)]
+    return "\n".join(lines)
