@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from dataset_builders.facts import Row, dimensions_text, position_text, sideways
+from dataset_builders.facts import Row, position_text, sideways
 from dataset_builders.geometry import format_length, is_level
 from dataset_builders.phrasings import (
     ANSWERS,
@@ -154,8 +154,8 @@ def _object_evidence(ground: Ground, turn: Turn, slots: dict[str, str]) -> str:
             "front_behind": lambda centre=centre: format_length(float((centre @ centre) ** 0.5)),
             "above_below": lambda y=y: f"{format_length(y)} {'lower' if y < 0 else 'higher'}",
             "taller_shorter": lambda row=row: format_length(row["size"][1]),
-            "bigger_smaller": lambda row=row: dimensions_text(row["dimensions"]),
-            "longest_side": lambda row=row: dimensions_text(row["dimensions"]),
+            "bigger_smaller": lambda row=row: facts.dimensions_text(row),
+            "longest_side": lambda row=row: facts.dimensions_text(row),
         }[kind]()
     return EVIDENCE[kind].format(**slots, **values)
 
@@ -163,14 +163,12 @@ def _object_evidence(ground: Ground, turn: Turn, slots: dict[str, str]) -> str:
 def _recalled(ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Random) -> str:
     """Sentences that recall what earlier turns found about the objects of this one."""
     parts = []
-    known = _known(earlier, turn.frame)
+    known = _known(earlier, turn.frame).items()
+    name = "position" if turn.kind in ("left_right", "above_below") else "depth"
     for object_id in turn.object_ids:
-        owned = [both for key, both in known.items() if turn.owners.get(key) == object_id]
-        wanted = "position" if turn.kind in ("left_right", "above_below") else "depth"
-        owned.sort(key=lambda both: both[0] != wanted)
-        parts += [
-            _point_fact(ground, name, point, turn.frame, _mention(ground, object_id)) for name, point in owned[:1]
-        ]
+        on_it = [both for key, both in known if turn.owners.get(key) == object_id]
+        told = [point for what, point in on_it if what in (name, "position")]  # a position holds the depth, too
+        parts += [_point_fact(ground, name, point, turn.frame, _mention(ground, object_id)) for point in told[:1]]
     if turn.index == 10:
         for one in earlier:
             if one.kind in RELATION_KINDS and set(one.object_ids) == set(turn.object_ids):

@@ -25,6 +25,7 @@ from dataset_builders.geometry import (
 from dataset_builders.scene import Intrinsics
 
 Row = dict[str, Any]
+MEASURABLE_FRACTION = 0.01  # of the depth: shorter sides are not reported, even where depth is exact
 
 
 class RecordFacts:
@@ -89,6 +90,15 @@ class RecordFacts:
         decided = abs(difference) > NOISE_FACTOR * self.noise * (abs(depths[0]) + abs(depths[1])) / 2 and difference
         return (int(np.sign(difference)) if decided else 0), difference
 
+    def dimensions_text(self, row: Row) -> str:
+        """The sides of an object's box in words: "24.4 cm by 14.3 cm by 5.9 cm".
+
+        A side too short to be measured from where the camera stands is left out (the longest never is).
+        """
+        shortest_m = max(NOISE_FACTOR * self.noise, MEASURABLE_FRACTION) * row["depth_m"]
+        longest, *others = row["dimensions"]
+        return " by ".join(format_length(side) for side in (longest, *(one for one in others if one > shortest_m)))
+
     def centre_distance(self, first: int, second: int) -> float:
         """Distance between the centres of two objects' boxes."""
         view = self.objects[first]["view"]
@@ -110,8 +120,3 @@ def position_text(position_m: list[float] | Array) -> str:
     x, y, z = position_m
     vertical = f"{format_length(y)} {'up' if y < 0 else 'down'}"
     return f"{sideways(x)}, {vertical} and {format_length(z)} {'backward' if z < 0 else 'forward'}"
-
-
-def dimensions_text(dimensions_m: list[float]) -> str:
-    """The sides of a box in words: "24.4 cm by 14.3 cm by 5.9 cm"."""
-    return " by ".join(format_length(side) for side in dimensions_m)

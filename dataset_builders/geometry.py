@@ -154,8 +154,16 @@ def trimmed_range(values: Array) -> tuple[Array, Array]:
     return ordered[cut], ordered[-1 - cut]
 
 
+def _to_nearest_end(values: Array) -> Array:
+    """Distance of each value to the nearer end of its column, (N, A)."""
+    return np.minimum(values - values.min(axis=0), values.max(axis=0) - values)
+
+
 def _flat_box(points: Array, up: Array) -> Box:
-    """The box with one axis along `up` and the other two by the rectangle of least area around the points (N, 3)."""
+    """The box with one axis along `up`, turned so that the points (N, 3) lie along its sides.
+
+    Of the rectangles of about the least area, the one whose sides the points are nearest to.
+    """
     first = np.cross(up, np.eye(3)[np.abs(up).argmin()])
     first /= np.linalg.norm(first)
     second = np.cross(up, first)
@@ -165,11 +173,15 @@ def _flat_box(points: Array, up: Array) -> Box:
     except (QhullError, ValueError):  # all on one line
         outline = flat
     edges = np.diff(outline, axis=0, append=outline[:1])
-    angles = np.unique(np.round(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2), 3))
+    angles = np.unique(np.round(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2), 2))
     directions = np.stack([np.cos(angles), np.sin(angles)])  # (2, A)
-    along = outline @ directions
-    across = outline @ np.stack([-directions[1], directions[0]])
-    cosine, sine = directions[:, (np.ptp(along, axis=0) * np.ptp(across, axis=0)).argmin()]
+    areas = np.ptp(outline @ directions, axis=0) * np.ptp(outline @ np.stack([-directions[1], directions[0]]), axis=0)
+    tight = directions[:, areas <= 1.1 * areas.min()]
+    sample = thin(flat, 256)
+    distances = np.minimum(  # of points to the nearest side of each rectangle: two visible walls make an L
+        _to_nearest_end(sample @ tight), _to_nearest_end(sample @ np.stack([-tight[1], tight[0]]))
+    )
+    cosine, sine = tight[:, distances.mean(axis=0).argmin()]
     axes = np.stack([cosine * first + sine * second, cosine * second - sine * first, up])
     low, high = trimmed_range(points @ axes.T)
     order = np.argsort(low - high)
@@ -201,33 +213,31 @@ def oriented_box(points: Array, up: Array | None, tolerance_m: float) -> Box:
 def surface_distance(first: Array, second: Array) -> tuple[float, Array]:
     """Robust distance between the nearest visible surfaces of two objects, symmetric, in the unit of the points.
 
-    Of the nearest-neighbour distances, taken both ways together, the smallest twentieth is kept and its 10th
-    percentile counts: half a percent of the points may be noise.
+    From either side, the tenth smallest of the points' distances to the other object. A few stray points between the
+    two spoil only the view from the other side, hence the larger of the two results is taken.
 
     Args:
-        first: points (N, 3).
+        first: points (N, 3), as dense as they are known.
         second: points (M, 3), same frame.
 
     Returns:
         The distance and the two points (2, 3) that it is measured between, first one on `first`.
     """
-    coarse = cdist(thin(first, 400), thin(second, 400))
-    reach = float(np.quantile(np.concatenate([coarse.min(axis=0), coarse.min(axis=1)]), 0.05)) * 1.001 + 1e-9
+    rank = min(9, len(first) // 5, len(second) // 5)
+    coarse = [thin(first, 400), thin(second, 400)]
+    between = cdist(*coarse)
+    reach = max(np.partition(between.min(axis=axis), rank)[rank] for axis in (0, 1)) * 1.001 + 1e-9
     kept = []
-    for points, other in ((first, second), (second, first)):
+    for points, other, few in ((first, second, coarse[0]), (second, first, coarse[1])):
         outside = np.linalg.norm(points - np.clip(points, other.min(axis=0), other.max(axis=0)), axis=1)
-        kept.append(np.concatenate([thin(points[outside <= reach], 2000), thin(points, 400)]))
-    trees = [cKDTree(points) for points in kept]
-    there, there_index = trees[1].query(kept[0], distance_upper_bound=reach)  # inf beyond reach
-    back, back_index = trees[0].query(kept[1], distance_upper_bound=reach)
-    distances = np.concatenate([there, back])
-    rank = int(0.1 * np.isfinite(distances).sum())
-    chosen = int(np.argpartition(distances, rank)[rank])
-    if chosen < len(there):
-        pair = kept[0][chosen], kept[1][there_index[chosen]]
-    else:
-        pair = kept[0][back_index[chosen - len(there)]], kept[1][chosen - len(there)]
-    return float(distances[chosen]), np.stack(pair)
+        kept.append(np.concatenate([thin(points[outside <= reach], 2000), few]))
+    found = []
+    for points, other in (kept, kept[::-1]):
+        distances, index = cKDTree(other).query(points, distance_upper_bound=reach)  # inf beyond reach
+        chosen = int(np.argpartition(distances, rank)[rank])
+        found.append((float(distances[chosen]), points[chosen], other[index[chosen]]))
+    there, back = found
+    return (there[0], np.stack(there[1:])) if there[0] >= back[0] else (back[0], np.stack(back[:0:-1]))
 
 
 @dataclass(frozen=True)

@@ -296,7 +296,7 @@ def distance_turn(ground: Ground, primary: Pair) -> Turn:
     ]
     if apart and rng.random() < 0.5:
         ids = rng.choice(apart)
-    _, witness = surface_distance(*(ground.measured[name].points for name in ids))
+    _, witness = surface_distance(*(ground.measured[name].dense_points(ground.scene.views) for name in ids))
     value = float(np.linalg.norm(witness[0] - witness[1]))
     return Turn(
         10, "surface_distance", primary.frame, format_length(value), value=value, object_ids=ids,
