@@ -4,9 +4,12 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import Dataset, Image, List, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetsError
 from PIL import Image as PillowImage
 
 COLUMNS = ("images", "messages")
@@ -63,13 +66,28 @@ def _load(name: str) -> Dataset:
     config = rest[0] if rest and rest[0] else None
     split = rest[1] if len(rest) == 2 else "train"
     try:
-        return load_dataset(path, config, split=split)
-    except (OSError, ValueError) as error:  # FileNotFoundError, ConnectionError; unknown config or split
+        return load_dataset(path, config, split=split, cache_dir=_cache_dir(path))
+    except (OSError, ValueError, DatasetsError) as error:
         first_line = str(error).strip().split("\n")[0]
         raise ValueError(
             f"datasets={name!r} is neither a folder with a data set nor one on the Hub that can be reached. Write "
             f"PATH:CONFIG:SPLIT, such as outputs/data:single_view:train. ({first_line})"
         ) from error
+
+
+def _cache_dir(path: str) -> str | None:
+    """A cache folder of its own for each state of a local data folder, None for a data set on the Hub.
+
+    By itself `datasets` knows a local folder by its name and its card only: after a new build, or for another folder
+    of that name, it would go on giving the rows that it has cached.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "local_folders" / key)
 
 
 def _check_rows(dataset: Dataset, name: str, needs_images: bool, num_proc: int | None) -> str:

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments, training = make_parser().parse_args_and_config(argv)
         run = prepare(arguments, training)
     except (ValueError, OSError) as error:
-        print("spatialboost train:", " ".join(str(error).split()), file=sys.stderr)
+        print("spatialboost train: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     if run is not None:
         train(run)
@@ -117,6 +117,9 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     }
     if already_done(training, record, arguments.force):
         return None
+    changed = differences(read_record(training.output_dir) or record, record)
+    if checkpoint and changed:
+        logger.warning(f"Resuming {checkpoint} although {', '.join(changed)} differ from the run that wrote it")
     set_seed(training.seed)  # of the new projector
     model, processor = load_model(arguments)
     counts = apply_stage(model, stage)

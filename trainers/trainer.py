@@ -36,7 +36,8 @@ class StageTrainer(SFTTrainer):
         decaying = set(self.get_decay_parameter_names(model))
         rows: list[dict[str, Any]] = []
         for group in self.stage.groups:
-            decayed, undecayed = [], []
+            decayed: list[nn.Parameter] = []
+            undecayed: list[nn.Parameter] = []
             for name, parameter in model.named_parameters():
                 if self.stage.group_of(name) == group:
                     (decayed if group.decays and name in decaying else undecayed).append(parameter)

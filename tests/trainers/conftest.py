@@ -60,8 +60,8 @@ def save_data(folder: Path, **configs: list[dict[str, Any]]) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
+@pytest.fixture(autouse=True)
+def one_thread(_deterministic):
     torch.set_num_threads(1)  # faster than two for models this small
 
 
@@ -98,6 +98,8 @@ def common(data: Path, output_dir: Path, **overrides: Any) -> list[str]:
         "learning_rate": 0.01,
         "logging_steps": 1,
         "save_strategy": "no",
+        "activation_checkpointing": "false",
+        "dataloader_pin_memory": "false",
         "disable_tqdm": "true",
         **overrides,
     }
@@ -110,6 +112,7 @@ def runs(tmp_path_factory, data, encoder, language_model) -> dict[int, Path]:
     """Output folders of the three stages, each continuing from the one before."""
     from trainers.sft import main
 
+    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("runs")
     folders = {stage: root / f"stage{stage}" for stage in (1, 2, 3)}
     start = ["--encoder", str(encoder), "--language_model", str(language_model)]

@@ -1,4 +1,5 @@
 import io
+import shutil
 
 import pytest
 from datasets import Dataset
@@ -33,6 +34,16 @@ def test_fingerprint_follows_the_content(data, tmp_path):
     other = save_data(tmp_path / "changed", single_view=changed)
     _, (different,) = load_training_data([f"{other}:single_view"])
     assert different.fingerprint != whole.fingerprint
+
+
+def test_a_rebuilt_folder_gives_its_new_rows(tmp_path):
+    folder = save_data(tmp_path / "first" / "data", single_view=[row(0, 1)])
+    assert len(load_training_data([f"{folder}:single_view"])[0]) == 1
+    shutil.rmtree(folder)
+    save_data(folder, single_view=[row(0, 1), row(1, 1)])
+    assert len(load_training_data([f"{folder}:single_view"])[0]) == 2
+    namesake = save_data(tmp_path / "second" / "data", single_view=[row(index, 1) for index in range(3)])
+    assert len(load_training_data([f"{namesake}:single_view"])[0]) == 3
 
 
 def broken_rows() -> dict[str, tuple[dict, str]]:
@@ -110,6 +121,12 @@ def test_unknown_data_set(name, data, tmp_path):
     with pytest.raises(ValueError, match="is neither a folder with a data set nor one on the Hub") as caught:
         load_training_data([name])
     assert name in str(caught.value)
+
+
+def test_corrupt_file(tmp_path):
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match="is neither a folder with a data set"):
+        load_training_data([str(tmp_path)])
 
 
 def test_no_rows(data):

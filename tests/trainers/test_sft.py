@@ -1,15 +1,14 @@
 """The command `spatialboost train`: three stages in a row, what they write, resuming, and wrong input."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.isolated import run_isolated
 from tests.trainers.conftest import common, image, row, save_data
 from trainers.run_record import is_finished, read_record
 from trainers.sft import main
@@ -26,7 +25,6 @@ with torch.no_grad():
 vlm = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
 AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
-assert "modeling_spatialboost" not in sys.modules
 same = all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), vlm.vision_tower.state_dict().values()))
 print(json.dumps({"class": type(model).__name__, "same": same, "hidden": hidden.flatten().tolist()}))
 """
@@ -78,11 +76,7 @@ def test_encoder_loads_where_the_clone_cannot_be_seen(runs, tmp_path):
     moved = shutil.copytree(runs[3], tmp_path / "moved")
     picture = tmp_path / "view.png"
     image(7).save(picture)
-    command = ["env", "-i", f"HF_HOME={tmp_path / 'home'}", "HF_HUB_OFFLINE=1", f"PATH={os.environ['PATH']}"]
-    command += [sys.executable, "-I", "-c", ISOLATED, str(moved), str(picture)]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout.splitlines()[-1])
+    answer = json.loads(run_isolated(ISOLATED, tmp_path / "home", str(moved), str(picture)).splitlines()[-1])
     assert answer["class"] == "SpatialBoostModel"
     assert answer["same"]
     here = SpatialBoostForConditionalGeneration.from_pretrained(runs[3]).vision_tower.eval()
@@ -153,8 +147,10 @@ def test_an_interrupted_run_is_not_finished(runs, data, tmp_path, monkeypatch):
     assert not is_finished(tmp_path)
 
 
-def wrong_input(runs, data, encoder, language_model, tmp_path) -> dict[str, tuple[list[str], str]]:
+@pytest.fixture(scope="module")
+def wrong_input(runs, data, encoder, language_model, tmp_path_factory) -> dict[str, tuple[list[str], str]]:
     """Arguments, and what the sentence on stderr must say."""
+    tmp_path = tmp_path_factory.mktemp("wrong")
     broken = [row(index, 1) for index in range(3)]
     broken[1]["images"] *= 2
     broken_data = save_data(tmp_path / "broken", single_view=broken, multi_view=[row(0, 2)])
@@ -206,13 +202,14 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_input_ends_with_one_sentence_and_code_2(case, runs, data, encoder, language_model, tmp_path, capsys):
-    argv, message = wrong_input(runs, data, encoder, language_model, tmp_path)[case]
+def test_wrong_input_ends_with_one_sentence_and_code_2(case, wrong_input, capsys):
+    argv, message = wrong_input[case]
     assert main(argv) == 2
-    printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spatialboost train: ")]
+    printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spatialboost train: error: ")]
     assert len(printed) == 1
     assert message in printed[0]
-    assert not (tmp_path / "out").exists()
+    if "--output_dir" in argv:
+        assert not Path(argv[argv.index("--output_dir") + 1]).exists()
 
 
 def test_unboosted_stage_3_ends_with_one_sentence_and_code_2(runs, data, tmp_path, capsys):

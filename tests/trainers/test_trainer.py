@@ -116,7 +116,7 @@ def test_a_batch_may_mix_numbers_of_images(make_trainer):
 
 
 def test_training_and_evaluation_mode_give_one_loss(make_trainer):
-    trainer = make_trainer(3, activation_checkpointing="false")
+    trainer = make_trainer(3)
     rows = [row(1, 2), row(2, 1)]
     pixels = trainer.data_collator(rows)["pixel_values"]
     losses, features = {}, {}
