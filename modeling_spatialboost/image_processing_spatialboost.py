@@ -50,14 +50,17 @@ class SpatialBoostImageProcessor(Backend):
                 f"encoder={encoder!r} has no image processor that transformers can load: make one with "
                 f"SpatialBoostImageProcessor(size=..., image_mean=..., image_std=...) ({first_line(error)})"
             ) from error
-        if size is None:
-            sizes = dict(getattr(own, "crop_size", None) or own.size or {})
-            size = sizes.get("height") or sizes.get("shortest_edge") or 224
         settings: dict[str, Any] = {
             key: getattr(own, key)
             for key in ("image_mean", "image_std", "resample", "do_normalize", "rescale_factor")
             if getattr(own, key, None) is not None
         }
+        sizes = dict(getattr(own, "crop_size", None) or getattr(own, "size", None) or {})
+        if timm_settings := getattr(own, "data_config", None):
+            sizes = {"height": timm_settings["input_size"][1]}
+            settings = {"image_mean": timm_settings["mean"], "image_std": timm_settings["std"]}
+            settings["resample"] = PILImageResampling[timm_settings["interpolation"].upper()]
+        size = size or sizes.get("height") or sizes.get("shortest_edge") or 224
         return cls(size={"height": size, "width": size}, **settings)
 
     def post_process_depth_estimation(

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 
+torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
+
+
 @pytest.fixture(autouse=True)
 def _deterministic():
-    torch.set_num_threads(2)
     torch.manual_seed(0)
