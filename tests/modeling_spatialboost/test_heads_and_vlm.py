@@ -121,12 +121,10 @@ def test_the_image_processor_resizes_the_whole_image_with_the_encoders_statistic
 
 def test_the_image_processor_of_a_timm_encoder(tmp_path):
     statistics = {"input_size": [3, 96, 96], "mean": [0.5, 0.4, 0.3], "std": [0.1] * 3, "interpolation": "bilinear"}
-    config = {
-        "architecture": "vit_pe_core_tiny_patch16_384",
-        "pretrained_cfg": statistics,
-        "model_type": "timm_wrapper",
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    tiny_encoder("pe_core").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"pretrained_cfg": statistics, "num_classes": 2, "label_names": ["cup", "box"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))  # as timm's own repositories on the Hub have it
     processor = sb.SpatialBoostImageProcessor.from_encoder(str(tmp_path))
     assert processor.size["height"] == processor.size["width"] == 96
     assert list(processor.image_mean) == [0.5, 0.4, 0.3] and processor.resample == Image.Resampling.BILINEAR
