@@ -177,13 +177,16 @@ def _finished_report(plan: "BuildPlan") -> dict[str, Any] | None:
 
 
 def _clear_for(plan: "BuildPlan") -> None:
-    """See that the output folder is new, or holds a part of this build, or one that kept nothing."""
+    """See that the output folder is new, or holds a part of this build, or a build that kept nothing."""
     folder = plan.output_dir
     if folder.is_file():
         raise InputError(f"--output {folder} is a file; pass a folder.")
     report = folder / REPORT_NAME
-    if report.is_file() and json.loads(report.read_text(encoding="utf-8"))["kept_items"] == 0:
-        report.unlink()
+    if report.is_file():
+        found = json.loads(report.read_text(encoding="utf-8"))
+        if found["kept_items"] == 0 or found["key"] == plan.key:  # nothing to lose, or files are missing
+            report.unlink()
+            return
     if plan.staging_dir.is_dir() or not folder.is_dir() or not any(folder.iterdir()):
         return
     if report.is_file() or plan.staging_dir.parent.is_dir():

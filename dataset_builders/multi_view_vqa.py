@@ -18,9 +18,9 @@ from dataset_builders.pointing import object_rows
 from dataset_builders.scene import DropItem, Scene
 from dataset_builders.schema import message, opening_parts
 from dataset_builders.spatial_reasoning import base_record
-from dataset_builders.vqa_choices import CHOICES
+from dataset_builders.vqa_choices import CHOICES, matching_point
 from dataset_builders.vqa_ground import Ground, strangers_of, things_of
-from dataset_builders.vqa_questions import ABOUT_COLOUR, ADVERSARIAL, COMMON, POINTING, PRESENCE, Question
+from dataset_builders.vqa_questions import ABOUT_COLOUR, ADVERSARIAL, COMMON, POINTING, PRESENCE, Question, same_spot
 
 GROUP_SIZES = (2, 4, 8)  # views per record; the paper mixes them 16 : 3 : 1
 QUESTIONS_PER_KIND = 3
@@ -32,6 +32,7 @@ DESCRIBE = (
     "Give a short description of the image.",
 )
 CAPTION_RELATIONS = ("left_right", "front_behind", "above_below")
+ABOUT_SPOTS = (same_spot, matching_point)
 Template = Callable[[Ground], Question | None]
 
 
@@ -95,7 +96,8 @@ def draw_questions(ground: Ground) -> list[tuple[str, Question]]:
         rng.shuffle(open_templates)
         open_templates.sort(key=lambda one: one.__name__ != colour)
         questions: list[Question] = []
-        for template in [*first, *open_templates]:
+        spots = [] if ground.things else [one for one in open_templates if one in ABOUT_SPOTS]  # all there is to ask
+        for template in [*first, *open_templates, *spots * QUESTIONS_PER_KIND]:
             question = template(ground) if len(questions) < QUESTIONS_PER_KIND else None
             if question is not None:
                 questions.append(question)
@@ -136,7 +138,8 @@ def _inventory(rows: list[Row], rng: random.Random) -> str:
 
 def _relations(facts: RecordFacts, rows: list[Row], rng: random.Random) -> Iterator[str]:
     """Up to two sentences on how pairs of objects stand to each other, none of them in doubt."""
-    pairs = list(combinations([row for row in rows if row["usable"]], 2))
+    named = [row for row in rows if row["usable"] and row["mention"] == f"the {row['name']}"]
+    pairs = list(combinations(named, 2))
     for first, second in rng.sample(pairs, min(2, len(pairs))):
         decided = [
             (kind, sign)

@@ -51,7 +51,7 @@ def matching_point(ground: Ground) -> Question | None:
     point, match = pair
     taken = [match]
     while len(taken) < len(LETTERS):
-        other = ground.other_spot(second, taken)
+        other = ground.other_spot(second, taken, near=point if len(taken) == 1 else None)
         if other is None:
             return None
         taken.append(other)

@@ -154,8 +154,13 @@ class Ground:
                 return self.pinned(point, second), other
         return None
 
-    def other_spot(self, view: int, taken: list[Row]) -> Row | None:
-        """A well-marked point of a view, far from those taken both in the image and in space."""
+    def other_spot(self, view: int, taken: list[Row], near: Row | None = None) -> Row | None:
+        """A well-marked point of a view, far from those taken both in the image and in space.
+
+        With `near`, of all points tried the one at the most similar coordinates: it keeps "the option with about the
+        same numbers" from being the right one.
+        """
+        best, least = None, np.inf
         for _ in range(TRIES):
             point = self._marked_point(view)
             if point is None:
@@ -164,8 +169,11 @@ class Ground:
             far = (max(abs(point["x"] - one["x"]), abs(point["y"] - one["y"])) > APART for one in taken)
             gaps = (np.linalg.norm(np.subtract(point["position_m"], one["position_m"])) > APART_M for one in taken)
             if all(far) and all(gaps):
-                return point
-        return None
+                if near is None:
+                    return point
+                gap = abs(point["x"] - near["x"]) + abs(point["y"] - near["y"])
+                best, least = (point, gap) if gap < least else (best, least)
+        return best
 
     def _marked_point(self, view_index: int) -> Row | None:
         """A random point of a view around which the picture has contrast; on a thing as often as not."""

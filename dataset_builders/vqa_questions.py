@@ -248,7 +248,7 @@ def same_spot(ground: Ground) -> Question | None:
     if pair is None:
         return None
     point, match = pair
-    other = ground.other_spot(second, [match])
+    other = ground.other_spot(second, [match], near=point)
     if other is None:
         return None
     same = ground.rng.random() < 0.5
