@@ -141,7 +141,7 @@ def _depth_evidence(ground: Ground, turn: Turn, earlier: list[Turn], rng: random
 def _object_evidence(ground: Ground, turn: Turn, slots: dict[str, str]) -> str:
     """The numbers that decide an object- or scene-level turn."""
     facts, kind = ground.facts, turn.kind
-    if kind == "object_depth":
+    if kind in ("object_depth", "object_range"):
         return ""
     values = {}
     if kind == "surface_distance":

@@ -16,7 +16,8 @@ from dataset_builders.scene import Intrinsics, View
 MIN_DEPTH_M = 0.01  # nearer readings are holes that were filled by interpolation
 MAX_DEPTH_M = 100.0  # farther readings are sky
 NOISE_FACTOR = 3.0  # a difference below this many standard deviations of the depth is undecidable
-STEEP_SINE = float(np.sin(np.deg2rad(60.0)))  # a camera that looks down more steeply sees no heights
+LEVEL_SINE = float(np.sin(np.deg2rad(60.0)))  # for a camera that looks down more steeply nothing is "in front"
+STEEP_SINE = float(np.sin(np.deg2rad(35.0)))  # of a thing seen more steeply the height cannot be told
 Array = np.ndarray
 
 
@@ -248,12 +249,14 @@ class Placed:
         box: in the canonical frame of the view.
         optical_depth_m: of the box centre, along the optical axis of the view.
         height_m: vertical extent.
+        truncated: cut by the image border.
         whole: neither cut by the border nor partly hidden, so that its size may be compared.
     """
 
     box: Box
     optical_depth_m: float
     height_m: float
+    truncated: bool
     whole: bool
 
 
@@ -268,6 +271,8 @@ def compare(kind: str, first: Placed, second: Placed, noise: float, gravity: boo
         noise: relative standard deviation of the depth.
         gravity: whether the canonical y axis is known to be vertical.
         level: whether gravity is known and the view looks ahead rather than down (`is_level`).
+
+    Sizes are compared only where both objects are `whole`, heights in space where neither is truncated.
 
     Returns:
         +1, -1 or 0 for undecidable, and the decisive difference in metres (positive with +1).
@@ -284,12 +289,17 @@ def compare(kind: str, first: Placed, second: Placed, noise: float, gravity: boo
         ahead = step[2] if level else nearer
         return _decide(ahead, margin + (half_first[2] + half_second[2]) / 4, nearer, range_second - range_first)
     if kind == "above_below":
-        return _decide(-step[1], margin + max(half_first[1], half_second[1])) if gravity else (0, 0.0)
+        if not gravity or first.truncated or second.truncated:
+            return 0, 0.0
+        return _decide(-step[1], margin + max(half_first[1], half_second[1]))
     if not (first.whole and second.whole):
         return 0, 0.0
     if kind == "taller_shorter":
         taller = first.height_m - second.height_m
-        return _decide(taller, margin + 0.05 * (first.height_m + second.height_m)) if level else (0, 0.0)
+        steepest = max(abs(first.box.centre[1]) / range_first, abs(second.box.centre[1]) / range_second)
+        if not level or steepest > STEEP_SINE:
+            return 0, 0.0
+        return _decide(taller, margin + 0.05 * (first.height_m + second.height_m))
     if kind == "bigger_smaller":  # in its two longest sides and not thinner: the third side may be out of sight
         longest, middle, shortest = first.box.dimensions - second.box.dimensions
         margin += 0.075 * (first.box.dimensions[0] + second.box.dimensions[0])
@@ -307,7 +317,7 @@ def _decide(difference: float, margin: float, *others: float) -> tuple[int, floa
 
 def is_level(camera_to_world: Array, up_world: Array | None) -> bool:
     """Whether gravity is known and the camera looks ahead (pitch within 60 degrees), so that it sees heights."""
-    return up_world is not None and abs(float(camera_to_world[:3, 2] @ np.asarray(up_world))) < STEEP_SINE
+    return up_world is not None and abs(float(camera_to_world[:3, 2] @ np.asarray(up_world))) < LEVEL_SINE
 
 
 def view_points(view: View, u: Array, v: Array) -> Array:

@@ -12,6 +12,8 @@ MIN_PIXELS = 50
 MIN_IMAGE_FRACTION = 0.0005
 MAX_POINTS = 4096  # per object and view
 DEPTH_JUMP = 0.02  # relative step between neighbours that is an edge, not a slanted surface
+SHADOW_FRACTION = 0.03  # of the image width: how far beyond a mask an occluder may begin
+GAP_SLANT = 2.0  # over a gap, surfaces slanted by up to 63 degrees are no jump
 BOX_SLACK = 0.05  # of the longest side: points farther outside the box are noise
 SLANT_PIXELS = 4.0  # a surface slanted by 76 degrees steps by 4 z / f per pixel, which counts at low resolution
 
@@ -27,6 +29,7 @@ class Sighting:
         pixel_count: of the cleaned mask.
         truncated: the mask touches the image border.
         hidden_fraction: share of the mask's outline where something nearer begins.
+        hidden_end: the left, right, upper or lower end of the mask is mostly hidden.
         valid_fraction: share of the mask that has depth.
         kept_extent: how much of the mask's width and height (the lesser share) is left after cleaning.
         mask_pixels: (M, 2), columns u, v, of the whole cleaned mask.
@@ -39,6 +42,7 @@ class Sighting:
     pixel_count: int
     truncated: bool
     hidden_fraction: float
+    hidden_end: bool
     valid_fraction: float
     kept_extent: float
     mask_pixels: Array
@@ -52,7 +56,8 @@ class Sighting:
     @property
     def covered(self) -> bool:
         """Partly hidden, partly without depth, or with thin parts that cleaning takes for noise."""
-        return self.hidden_fraction >= 0.05 or self.valid_fraction <= 0.9 or self.kept_extent < 0.9
+        hidden = self.hidden_end or self.hidden_fraction >= 0.07
+        return hidden or self.valid_fraction <= 0.9 or self.kept_extent < 0.9
 
     @property
     def whole(self) -> bool:
@@ -133,13 +138,14 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
     Returns None where too little is left.
     """
     height, width = view.depth_m.shape
-    top, left = max(region[0].start - 1, 0), max(region[1].start - 1, 0)
-    window = slice(top, region[0].stop + 1), slice(left, region[1].stop + 1)
+    around = max(1, round(SHADOW_FRACTION * width))
+    top, left = max(region[0].start - around, 0), max(region[1].start - around, 0)
+    window = slice(top, region[0].stop + around), slice(left, region[1].stop + around)
     depth_m, mask = view.depth_m[window], view.instances[window] == object_id  # type: ignore[index]
     inside = mask & valid_depth(depth_m)
-    edges, hidden_fraction = _depth_edges(depth_m, mask, view.intrinsics.fx)
-    cleaned = _largest_parts(_open(inside & ~edges))
-    kept = cleaned if not exact and 2 * cleaned.sum() > inside.sum() else inside  # a thin object is all edges
+    relative_jump = max(DEPTH_JUMP, SLANT_PIXELS / view.intrinsics.fx)
+    hidden_fraction, hidden_end = _hidden(depth_m, mask, relative_jump, view.intrinsics.fx, around)
+    kept = inside if exact else _largest_parts(_open(inside & ~_depth_edges(depth_m, relative_jump)))
     pixel_count = int(kept.sum())
     if pixel_count < max(MIN_PIXELS, MIN_IMAGE_FRACTION * height * width):
         return None
@@ -160,6 +166,7 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
         or region[0].stop >= height - 1
         or region[1].stop >= width - 1,
         hidden_fraction=hidden_fraction,
+        hidden_end=hidden_end,
         valid_fraction=float(inside.sum() / mask.sum()),
         kept_extent=float(min(spans)),
         mask_pixels=mask_pixels,
@@ -167,22 +174,55 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
     )
 
 
-def _depth_edges(depth_m: Array, mask: Array, focal_length_px: float) -> tuple[Array, float]:
-    """Pixels (H, W) on either side of a depth jump, and the share of the mask's outline that lies behind something."""
-    relative_jump = max(DEPTH_JUMP, SLANT_PIXELS / focal_length_px)
-    valid = valid_depth(depth_m)
-    edges = np.zeros_like(mask)
-    outline = hidden = 0
+def _depth_edges(depth_m: Array, relative_jump: float) -> Array:
+    """Pixels (H, W) on either side of a depth jump."""
+    valid, edges = valid_depth(depth_m), np.zeros(depth_m.shape, dtype=bool)
     for before, after in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
         here, there = depth_m[before], depth_m[after]
         with np.errstate(invalid="ignore"):
             jump = valid[before] & valid[after] & (np.abs(here - there) > relative_jump * np.minimum(here, there))
         edges[before] |= jump
         edges[after] |= jump
-        border = mask[before] != mask[after]
-        outline += int(border.sum())
-        hidden += int((jump & border & ((here > there) == mask[before])).sum())
-    return edges, hidden / max(outline, 1)
+    return edges
+
+
+def _hidden(
+    depth_m: Array, mask: Array, relative_jump: float, focal_length_px: float, reach: int
+) -> tuple[float, bool]:
+    """How far something nearer cuts a mask.
+
+    Cameras see nothing right beside an occluder, so the last reading on the object is compared with the next one
+    beyond the mask, at most `reach` pixels off.
+
+    Returns:
+        The share of the rim that is cut, and whether one end (left, right, upper, lower) is mostly cut, as the foot of
+        a lamp behind a table.
+    """
+    cut_pixels, rim_pixels, cut_end = 0, 0, False
+    turned = [(depth_m, mask), (depth_m.T, mask.T)]
+    for depth, inside in turned + [(one[:, ::-1], other[:, ::-1]) for one, other in turned]:  # four ways outward
+        rows, columns = np.nonzero(inside[:, :-1] & ~inside[:, 1:])
+        if not len(rows):  # the mask ends at the image border
+            continue
+        here, steps_in = _first_reading(depth, rows, columns - np.arange(reach)[:, None])
+        there, steps_out = _first_reading(depth, rows, columns + 1 + np.arange(reach)[:, None])
+        allowed = relative_jump + (steps_in + steps_out) * GAP_SLANT / focal_length_px
+        cut = (there > 0) & (here > (1 + allowed) * there)
+        cut_pixels += int(cut.sum())
+        rim_pixels += len(rows)
+        last = columns >= columns.max() - np.ptp(columns) // 20
+        cut_end |= bool(2 * cut[last].sum() > last.sum())
+    return cut_pixels / max(rim_pixels, 1), cut_end
+
+
+def _first_reading(depth_m: Array, rows: Array, columns: Array) -> tuple[Array, Array]:
+    """The first valid depth (N,) along each column of `columns` (K, N), 0 where there is none, and its place (N,)."""
+    inside = (columns >= 0) & (columns < depth_m.shape[1])
+    readings = depth_m[rows, np.clip(columns, 0, depth_m.shape[1] - 1)]
+    valid = inside & valid_depth(readings)
+    place = valid.argmax(axis=0)
+    found = np.arange(len(rows))
+    return np.where(valid[place, found], readings[place, found], 0), place
 
 
 def _shrink(mask: Array) -> Array:

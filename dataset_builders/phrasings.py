@@ -99,6 +99,12 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "How deep in the scene is {a}{seen}?",
         "How far along the viewing direction of {camera} is {a}?",
     ),
+    "object_range": (
+        "How far is the centre of {a} from {camera} in a straight line?",
+        "What is the straight-line distance from {camera} to the centre of {a}?",
+        "How long is the straight line from {camera} to the centre of the 3D box around {a}?",
+        "Give the distance in space between {camera} and the centre of {a}.",
+    ),
     "surface_distance": (
         "How far is {a} from {b}, measured between the nearest points of their visible surfaces?",
         "What is the shortest distance between the visible surfaces of {a} and {b}?",
@@ -170,6 +176,12 @@ ANSWERS: dict[str, tuple[str, ...]] = {
         "{cited}{a} {is} at a depth of {value}, taking the median over what is visible.",
         "{cited}Over its visible surface, the median depth of {a} is {value}.",
     ),
+    "object_range": (
+        "{cited}The centre of {a} is {value} away from {camera}.",
+        "{cited}In a straight line, the centre of {a} is {value} from {camera}.",
+        "{cited}The straight line to the centre of {a} measures {value}.",
+        "{cited}From {camera} to the centre of {a} it is {value}.",
+    ),
     "surface_distance": (
         "{cited}{evidence}, and the gap between their nearest visible surfaces is {value}.",
         "{cited}{evidence}, while their nearest visible points are {value} apart.",
@@ -202,7 +214,7 @@ EVIDENCE: dict[str, str] = {
     "left_right": "the centre of {a} is {a_value} of {camera} and the centre of {b} is {b_value}",
     "front_behind": "the centre of {a} is {a_value} away from {camera} and the centre of {b} is {b_value} away",
     "above_below": "the centre of {a} is {a_value} than {camera} and the centre of {b} is {b_value}",
-    "taller_shorter": "the height of {a} is {a_value} and the height of {b} is {b_value}",
+    "taller_shorter": "the visible part of {a} is {a_value} tall and that of {b} is {b_value} tall",
     "bigger_smaller": "the visible part of {a} measures {a_value} and that of {b} measures {b_value}",
     "longest_side": "the visible part of {a} measures {a_value}",
     "depth": "the depth at {p} is {p_value}",

@@ -19,6 +19,7 @@ from dataset_builders.pointing import coordinates, point_at, point_on, steady_po
 from dataset_builders.scene import Scene
 
 RELATION_KINDS = ("left_right", "front_behind", "above_below", "taller_shorter", "bigger_smaller")
+SINGLE_KINDS = ("longest_side", "object_depth", "object_range")
 NEAREST_FRAME_M = 0.1  # a point this little in front of another camera has no useful depth there
 MAX_PAIRS = 40
 
@@ -245,7 +246,7 @@ def object_turns(ground: Ground, pairs: list[Pair]) -> list[Turn]:
     used: set[tuple[str, frozenset[int]]] = set()
     turns: list[Turn] = []
     for index, wish in enumerate(wishes, start=6):
-        later = [kind for kind in (*RELATION_KINDS, "longest_side", "object_depth") if kind not in wish]
+        later = [kind for kind in (*RELATION_KINDS, *SINGLE_KINDS) if kind not in wish]
         turn = _first_unused(ground, index, [*wish, *later], pairs, used)
         if turn is not None:
             used.add((turn.kind, frozenset(turn.object_ids)))
@@ -266,8 +267,8 @@ def _first_unused(
             for name in (pair.first, pair.second):
                 row = ground.facts.objects[name]
                 complete = not row["truncated"] and not row["occluded"]
-                if (kind, frozenset((name,))) not in used and (complete or kind == "object_depth"):
-                    return _single(ground, index, kind, row)
+                if (kind, frozenset((name,))) not in used and (complete or kind != "longest_side"):
+                    return _single(ground, index, kind, row, pair.frame)
     return None
 
 
@@ -280,7 +281,11 @@ def _relation(ground: Ground, index: int, kind: str, pair: Pair) -> Turn:
     return Turn(index, kind, pair.frame, answer, object_ids=ids, margin=abs(difference), asked=asked, truth=sign)
 
 
-def _single(ground: Ground, index: int, kind: str, row: Row) -> Turn:
+def _single(ground: Ground, index: int, kind: str, row: Row, frame: int) -> Turn:
+    """A length of one object: in the view that sees it best, but its range from the camera of `frame`."""
+    if kind == "object_range":
+        value = float(np.linalg.norm(ground.facts.box(row, frame).centre))
+        return Turn(index, kind, frame, format_length(value), value=value, object_ids=(row["id"],))
     value = row["dimensions"][0] if kind == "longest_side" else row["depth_m"]
     return Turn(index, kind, row["view"], format_length(value), value=value, object_ids=(row["id"],))
 

@@ -41,6 +41,7 @@ KINDS: dict[str, str] = {  # kind -> level
     "bigger_smaller": "object",
     "longest_side": "object",
     "object_depth": "object",
+    "object_range": "object",
     "surface_distance": "scene",
     "point_distance": "scene",
     "caption": "caption",
@@ -63,6 +64,7 @@ ARITY = {
     "bigger_smaller": (0, 2),
     "longest_side": (0, 1),
     "object_depth": (0, 1),
+    "object_range": (0, 1),
     "surface_distance": (0, 2),
     "point_distance": (2, 0),
 }

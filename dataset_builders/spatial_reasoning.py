@@ -39,7 +39,7 @@ def build_record(
 
     Raises:
         DropItem: the scene cannot carry the dialogue; its reason is one of "not_metric", "no_objects",
-            "fewer_than_two_objects", "too_few_relations", "no_steady_points".
+            "fewer_than_two_objects", "no_common_view", "no_steady_points".
     """
     if not scene.metric:
         raise DropItem("not_metric", f"scene {scene.id!r} has no metric scale, and every level asks for metres")
@@ -115,7 +115,7 @@ def _check_complete(ground: Ground, turns: list[Turn], allow_partial: bool) -> N
         raise DropItem("no_objects", f"{name} has no object, so turns 6-10 cannot be asked; {keep}")
     if usable < 2:
         raise DropItem("fewer_than_two_objects", f"{name} has {usable} usable objects, 6-10 cannot be asked; {keep}")
-    raise DropItem("too_few_relations", f"{name}: turns {missing} cannot be asked of its objects; {keep}")
+    raise DropItem("no_common_view", f"{name}: no view shows two objects clearly together, so {missing} lack; {keep}")
 
 
 def _messages(spoken: list[Spoken], num_images: int) -> list[dict[str, Any]]:

@@ -266,6 +266,8 @@ def _expected_answer(reader: Reader) -> str | None:
         return format_length(rows[0]["dimensions"][0])
     if kind == "object_depth":
         return format_length(rows[0]["depth_m"])
+    if kind == "object_range":
+        return format_length(float(np.linalg.norm(facts.box(rows[0], turn["frame"]).centre)))
     if kind == "surface_distance":
         return format_length(float(np.linalg.norm(np.subtract(*turn["witness"])))) if len(turn["witness"]) == 2 else ""
     if kind == "point_distance":
