@@ -94,7 +94,7 @@ def draw_questions(ground: Ground) -> list[tuple[str, Question]]:
     for kind, first, others in order:
         open_templates = [one for one in others if one.__name__ not in ABOUT_COLOUR - {colour} and one not in first]
         rng.shuffle(open_templates)
-        open_templates.sort(key=lambda one: one.__name__ != colour)
+        open_templates.sort(key=lambda one: (one.__name__ != colour, one in PRESENCE + POINTING))
         questions: list[Question] = []
         spots = [] if ground.things else [one for one in open_templates if one in ABOUT_SPOTS]  # all there is to ask
         for template in [*first, *open_templates, *spots * QUESTIONS_PER_KIND]:

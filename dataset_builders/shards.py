@@ -95,7 +95,7 @@ class ShardReport:
 
 
 def build_shard(plan: BuildPlan, shard: int, on_item: Callable[[], object] = lambda: None) -> ShardReport:
-    """Build and store one shard, unless its marker says that it is there already.
+    """Build and store one shard.
 
     Args:
         plan: of the whole build.
@@ -104,9 +104,6 @@ def build_shard(plan: BuildPlan, shard: int, on_item: Callable[[], object] = lam
     """
     import torch
 
-    finished = ShardReport.read(plan, shard)
-    if finished is not None:
-        return finished
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small tensors: more threads are slower, and workers share the cores
     try:

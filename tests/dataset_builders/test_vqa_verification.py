@@ -31,11 +31,7 @@ def tampered(record, template, change):
     place = next((i for i, turn in enumerate(record["turns"]) if turn["template"] == template), None)
     if place is None:
         return None
-    change(
-        record["turns"][place],
-        record["messages"][2 * place]["content"][-1],
-        record["messages"][2 * place + 1]["content"][0],
-    )
+    change(record["turns"][place], record["messages"][2 * place + 1]["content"][0])
     return record
 
 
