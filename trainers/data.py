@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 from datasets import Dataset, Image, List, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 from PIL import Image as PillowImage
@@ -50,8 +51,13 @@ def load_training_data(
                 f"datasets={name!r} has no column {' and no column '.join(map(repr, missing))}, only "
                 f"{dataset.column_names}: pass a data set made by `spatialboost build`."
             )
+        if dataset.features["images"] != List(Image()):
+            raise ValueError(
+                f"datasets={name!r}: its column 'images' is of type {dataset.features['images']}, not List(Image()): "
+                "pass a data set made by `spatialboost build`."
+            )
         sources.append(DataSource(name, len(dataset), _check_rows(dataset, name, needs_images, num_proc)))
-        parts.append(dataset.select_columns(list(COLUMNS)).cast_column("images", List(Image())))
+        parts.append(dataset.select_columns(list(COLUMNS)))
     try:
         return concatenate_datasets(parts), sources
     except ValueError as error:
@@ -93,14 +99,16 @@ def _cache_dir(path: str) -> str | None:
 def _check_rows(dataset: Dataset, name: str, needs_images: bool, num_proc: int | None) -> str:
     """Read every row once; returns the SHA-256 of the two columns."""
     ids = dataset["id"] if "id" in dataset.column_names else None
-    raw = dataset.select_columns(list(COLUMNS)).cast_column("images", List(Image(decode=False)))
+    raw = dataset.select_columns(list(COLUMNS)).with_format("arrow")  # images as they are stored, nothing copied
     checked = raw.map(
-        examine_row,
+        _examine_batch,
+        batched=True,
+        batch_size=64,
         fn_kwargs={"needs_images": needs_images},
         remove_columns=raw.column_names,
         num_proc=num_proc,
         desc=f"Checking {name}",
-    )
+    ).with_format(None)
     bad = [row for row, problem in enumerate(checked["problem"]) if problem]
     if bad:
         row = bad[0]
@@ -110,6 +118,11 @@ def _check_rows(dataset: Dataset, name: str, needs_images: bool, num_proc: int |
             "cannot be trained on. Repair or drop them."
         )
     return hashlib.sha256("".join(checked["digest"]).encode()).hexdigest()
+
+
+def _examine_batch(batch: pa.Table, needs_images: bool) -> dict[str, list[str]]:
+    checked = [examine_row(row, needs_images) for row in batch.to_pylist()]
+    return {key: [row[key] for row in checked] for key in ("problem", "digest")}
 
 
 def examine_row(row: dict[str, Any], needs_images: bool) -> dict[str, str]:

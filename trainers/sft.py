@@ -27,7 +27,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from trainers.config import StageArguments, TrainingConfig
-from trainers.data import load_training_data
+from trainers.data import DataSource, load_training_data
 from trainers.models import ModelAndProcessor, cast_frozen_language_model, load_model, provenance
 from trainers.run_record import (
     FILE_NAME,
@@ -102,19 +102,7 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
             arguments.datasets, not stage.trains("language_model"), training.dataset_num_proc
         )
     logger.info("Data: " + ", ".join(f"{source.name} ({source.rows} rows)" for source in sources))
-    names = {name: getattr(arguments, name) for name in ("encoder", "language_model", "model")}
-    record = {
-        "status": "started",
-        "stage": stage.number,
-        "description": stage.description,
-        "config": dataclasses.asdict(arguments) | training.to_dict(),
-        "data": [dataclasses.asdict(source) for source in sources],
-        "started_from": {
-            key: {"name": name, "weights": provenance(name, arguments.revision)} for key, name in names.items() if name
-        },
-        "versions": package_versions(),
-        "git_commit": git_commit(),
-    }
+    record = starting_record(arguments, training, sources)
     if already_done(training, record, arguments.force):
         return None
     changed = differences(read_record(training.output_dir) or record, record)
@@ -127,6 +115,27 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
         cast_frozen_language_model(model)
     record |= {"trainable_parameters": counts.by_group, "frozen_parameters": counts.frozen}
     return Run(arguments, training, dataset, (model, processor), counts, checkpoint, record)
+
+
+def starting_record(arguments: StageArguments, training: TrainingConfig, sources: list[DataSource]) -> dict[str, Any]:
+    """What `run.json` says before the first step: settings, data, starting weights, versions."""
+    stage = STAGES[arguments.stage]
+    started_from = {}
+    for argument in ("encoder", "language_model", "model"):
+        name = getattr(arguments, argument)
+        if name is not None:
+            revision = None if argument == "language_model" else arguments.revision
+            started_from[argument] = {"name": name, "weights": provenance(name, revision)}
+    return {
+        "status": "started",
+        "stage": stage.number,
+        "description": stage.description,
+        "config": dataclasses.asdict(arguments) | training.to_dict(),
+        "data": [dataclasses.asdict(source) for source in sources],
+        "started_from": started_from,
+        "versions": package_versions(),
+        "git_commit": git_commit(),
+    }
 
 
 def find_checkpoint(training: TrainingConfig) -> str | None:

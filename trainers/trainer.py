@@ -61,6 +61,9 @@ class StageTrainer(SFTTrainer):
             logs |= {f"learning_rate/{name}": factor * rate for name, rate in self.learning_rates.items()}
         super().log(logs, start_time)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: TRL's would call the model a text generator; ours is rendered when it is published."""
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load weights by `from_pretrained`, which knows the names that they were saved under.
 

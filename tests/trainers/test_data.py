@@ -115,6 +115,13 @@ def test_missing_column(tmp_path):
         load_training_data([str(tmp_path)])
 
 
+def test_images_of_another_type(tmp_path):
+    rows = Dataset.from_list([{"images": ["view.png"], "messages": [{"role": "user", "content": "what?"}]}])
+    rows.to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"its column 'images' is of type .*not List\(Image\(\)\)"):
+        load_training_data([str(tmp_path)])
+
+
 @pytest.mark.parametrize("name", ["{tmp}/nothing", "{data}:stereo", "{data}:single_view:validation"])
 def test_unknown_data_set(name, data, tmp_path):
     name = name.format(tmp=tmp_path, data=data)

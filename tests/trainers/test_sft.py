@@ -97,6 +97,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(runs, data, tmp_path):
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     assert main([*start, *common(data, whole, **settings)]) == 0
     shutil.copytree(whole / "checkpoint-2", halved / "checkpoint-2")
+    assert not (whole / "README.md").exists()  # TRL's card would not fit
     assert main([*start, *common(data, halved, **settings, resume_from_checkpoint="true")]) == 0
     assert [step for step, _ in losses(whole)] == [1, 2, 3, 4]
     assert losses(halved) == losses(whole)
