@@ -102,14 +102,7 @@ def build_shard(plan: BuildPlan, shard: int, on_item: Callable[[], object] = lam
         shard: which of its shards.
         on_item: called after every item.
     """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small tensors: more threads are slower, and workers share the cores
-    try:
-        report, records = _collect(plan, shard, on_item)
-    finally:
-        torch.set_num_threads(threads)
+    report, records = _collect(plan, shard, on_item)
     plan.staging_dir.mkdir(parents=True, exist_ok=True)
     for (config, split), rows in sorted(records.items()):
         digest = _write_parquet(rows, config, ShardReport.staged_file(plan, shard, config, split))

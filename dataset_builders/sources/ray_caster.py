@@ -3,24 +3,20 @@
 Every ray of a pinhole camera is built with a unit component along the optical axis, so the ray parameter of a hit is
 its z-depth. Each primitive is tested only inside the rectangle that it can cover, which is what makes this fast.
 World axes: x and y span the floor, z is up; the room is centred on the z axis and stands on z = 0.
-Only arithmetic and square roots are used, and no sum runs over pixels, so the bytes do not depend on thread counts.
+Numpy alone, in float32: for windows of this size it is faster than torch, and no thread count changes a byte.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dataset_builders.scene import Intrinsics
 
 NEAR_M = 1e-3  # hits nearer than this are behind the camera or on the surface that a shadow ray leaves
 BOX_SIGNS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])  # (8, 3)
-Vector = tuple[Tensor, Tensor, Tensor]  # x, y and z components, which may broadcast
-
-
+Array = np.ndarray  # float32 unless said otherwise; vectors have x, y and z along their first axis
 Pattern = Literal["plain", "checker", "stripes", "noise", "planks", "tiles"]
 
 
@@ -92,24 +88,24 @@ class Hits:
     Attributes:
         depth_m: (S, H, W), metres along the optical axis.
         surface: (S, H, W), int64: index of a primitive, or count + 0, 1, 2 for floor, wall and ceiling.
-        direction: three (S, H, W) tensors, world axes, not normalised: a hit lies at `origin + depth * direction`.
-        origin_m: (3,), the camera's position.
+        direction: (3, S, H, W), world axes, not normalised: a hit lies at `origin + depth * direction`.
+        origin_m: (3,), the camera's position, float64.
     """
 
-    depth_m: Tensor
-    surface: Tensor
-    direction: Vector
-    origin_m: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    depth_m: Array
+    surface: Array
+    direction: Array
+    origin_m: Array
 
 
-def camera_rays(camera: Camera, offsets_px: np.ndarray) -> Vector:
-    """Directions in world axes, (S, H, W) each, of rays through every pixel centre moved by `offsets_px` (S, 2)."""
-    intrinsics, rotation = camera.intrinsics, camera.camera_to_world[:3, :3]
-    offsets = torch.as_tensor(offsets_px, dtype=torch.float32)[:, :, None, None]  # (S, 2, 1, 1)
-    x = (torch.arange(camera.width) + offsets[:, 0] - intrinsics.cx) / intrinsics.fx  # (S, 1, W)
-    y = (torch.arange(camera.height)[:, None] + offsets[:, 1] - intrinsics.cy) / intrinsics.fy  # (S, H, 1)
-    columns = [[float(value) for value in row] for row in rotation]
-    return tuple(row[0] * x + row[1] * y + row[2] for row in columns)  # type: ignore[return-value]
+def camera_rays(camera: Camera, offsets_px: np.ndarray) -> Array:
+    """Directions in world axes, (3, S, H, W), of rays through every pixel centre moved by `offsets_px` (S, 2)."""
+    intrinsics, rotation = camera.intrinsics, camera.camera_to_world[:3, :3].tolist()
+    offsets = offsets_px[:, :, None, None]  # (S, 2, 1, 1)
+    x = ((np.arange(camera.width) + offsets[:, 0] - intrinsics.cx) / intrinsics.fx).astype(np.float32)  # (S, 1, W)
+    y = (np.arange(camera.height)[:, None] + offsets[:, 1] - intrinsics.cy) / intrinsics.fy  # (S, H, 1)
+    y = y.astype(np.float32)
+    return np.stack([row[0] * x + row[1] * y + row[2] for row in rotation])
 
 
 def trace(room: Room, camera: Camera, offsets_px: np.ndarray) -> Hits:
@@ -126,30 +122,37 @@ def trace(room: Room, camera: Camera, offsets_px: np.ndarray) -> Hits:
     for index, (primitive, window) in enumerate(zip(room.primitives, _windows(room.primitives, camera))):
         if window is None:
             continue
-        rays = tuple(component[:, window[0], window[1]] for component in direction)
-        relative = tuple(float(start - middle) for start, middle in zip(origin, primitive.centre_m))
-        distance = entry(primitive, to_local(primitive, relative), to_local(primitive, rays))  # type: ignore[arg-type]
-        nearest, nearest_surface = depth[:, window[0], window[1]], surface[:, window[0], window[1]]
-        nearer = distance < nearest
-        nearest_surface.masked_fill_(nearer, index)
-        torch.minimum(nearest, distance, out=nearest)
+        relative = (origin - primitive.centre_m).astype(np.float32)
+        rays = direction[:, :, window[0], window[1]]
+        distance = entry(primitive, to_local(primitive, relative), to_local(primitive, rays))
+        nearest = depth[:, window[0], window[1]]
+        np.copyto(surface[:, window[0], window[1]], index, where=distance < nearest)
+        np.minimum(nearest, distance, out=nearest)
     return Hits(depth, surface, direction, origin)
 
 
-def to_local(primitive: Primitive, vector: Vector) -> Vector:
-    """Turn a world vector into the primitive's own axes."""
+def to_local(primitive: Primitive, vector: Array) -> Array:
+    """Turn world vectors (3, ...) into the primitive's own axes."""
     cosine, sine = math.cos(primitive.yaw_rad), math.sin(primitive.yaw_rad)
-    x, y, z = vector
-    return cosine * x + sine * y, cosine * y - sine * x, z
+    local = np.empty(vector.shape, dtype=np.float32)
+    local[0] = cosine * vector[0] + sine * vector[1]
+    local[1] = cosine * vector[1] - sine * vector[0]
+    local[2] = vector[2]
+    return local
 
 
-def entry(primitive: Primitive, origin: Vector, direction: Vector) -> Tensor:
+def dot(first: Array, second: Array) -> Array:
+    """Scalar products over the first axis."""
+    return first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
+
+
+def entry(primitive: Primitive, origin: Array, direction: Array) -> Array:
     """Ray parameter at which rays from outside enter the primitive, infinite where they miss it.
 
     Args:
         primitive: the solid.
-        origin: start of the rays in the primitive's axes, relative to its centre.
-        direction: of the rays in the primitive's axes, any length.
+        origin: (3,) or (3, P), start of the rays in the primitive's axes, relative to its centre.
+        direction: (3, ...) of the rays in the primitive's axes, any length.
     """
     if primitive.shape == "box":
         return _enter_box(primitive.half_size_m, origin, direction)
@@ -158,12 +161,7 @@ def entry(primitive: Primitive, origin: Vector, direction: Vector) -> Tensor:
     return _enter_frustum(primitive, origin, direction)
 
 
-def pick(table: Tensor, index: Tensor) -> Tensor:
-    """`table[index]` for a flat table; several times as fast."""
-    return table.index_select(0, index.reshape(-1)).reshape(index.shape)
-
-
-def _room_exit(room: Room, origin: np.ndarray, direction: Vector) -> tuple[Tensor, Tensor]:
+def _room_exit(room: Room, origin: np.ndarray, direction: Array) -> tuple[Array, Array]:
     """Depth at which each ray leaves the room, and whether it is by the floor, a wall or the ceiling."""
     low = (-room.size_m[0] / 2, -room.size_m[1] / 2, 0.0)
     high = (room.size_m[0] / 2, room.size_m[1] / 2, room.size_m[2])
@@ -171,11 +169,10 @@ def _room_exit(room: Room, origin: np.ndarray, direction: Vector) -> tuple[Tenso
     for axis in range(3):
         component = _nonzero(direction[axis])
         ahead, behind = high[axis] - float(origin[axis]), low[axis] - float(origin[axis])
-        exits.append(torch.where(component > 0, ahead, behind) / component)
-    wall = torch.minimum(exits[0], exits[1])
-    depth = torch.minimum(wall, exits[2])
-    level = torch.where(direction[2] > 0, 2, 0)
-    return depth, torch.where(wall < exits[2], 1, level) + len(room.primitives)
+        exits.append(np.where(component > 0, np.float32(ahead), np.float32(behind)) / component)
+    wall = np.minimum(exits[0], exits[1])
+    level = np.where(direction[2] > 0, 2, 0)
+    return np.minimum(wall, exits[2]), np.where(wall < exits[2], 1, level) + len(room.primitives)
 
 
 def _windows(primitives: tuple[Primitive, ...], camera: Camera) -> list[tuple[slice, slice] | None]:
@@ -221,56 +218,59 @@ def pixel_bounds(corners_m: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.
     return bounds[0], bounds[1], bounds[2]
 
 
-def _nonzero(component: Tensor) -> Tensor:
+def _nonzero(component: Array) -> Array:
     """Replace exact zeros, by which a ray parameter cannot be divided."""
-    return torch.where(component.abs() < 1e-9, 1e-9, component)
+    return np.where(component == 0, np.float32(1e-12), component)
 
 
-def _enter_box(half_size_m: tuple[float, float, float], origin: Vector, direction: Vector) -> Tensor:
-    first, last = None, None
+def _enter_box(half_size_m: tuple[float, float, float], origin: Array, direction: Array) -> Array:
+    middles, reaches = [], []
     for half, start, step in zip(half_size_m, origin, direction):
         inverse = 1 / _nonzero(step)
-        middle, reach = -start * inverse, half * inverse.abs()
-        first = middle - reach if first is None else torch.maximum(first, middle - reach)
-        last = middle + reach if last is None else torch.minimum(last, middle + reach)
-    return torch.where((first < last) & (first > NEAR_M), first, torch.inf)  # type: ignore[operator, arg-type]
+        middles.append(-start * inverse)
+        reaches.append(half * np.abs(inverse))
+    pairs = list(zip(middles, reaches))
+    first = np.maximum(np.maximum(*(middle - reach for middle, reach in pairs[:2])), middles[2] - reaches[2])
+    last = np.minimum(np.minimum(*(middle + reach for middle, reach in pairs[:2])), middles[2] + reaches[2])
+    return _entered(first, last)
 
 
-def _enter_ellipsoid(half_size_m: tuple[float, float, float], origin: Vector, direction: Vector) -> Tensor:
-    x, y, z = (step / half for step, half in zip(direction, half_size_m))
-    start_x, start_y, start_z = (start / half for start, half in zip(origin, half_size_m))
-    squared_length = x * x + y * y + z * z
-    middle = -(start_x * x + start_y * y + start_z * z) / squared_length  # nearest approach: keeps small numbers small
-    start_x, start_y, start_z = start_x + middle * x, start_y + middle * y, start_z + middle * z
-    gap = 1 - (start_x * start_x + start_y * start_y + start_z * start_z)
-    distance = middle - (gap.clamp_min(0) / squared_length).sqrt()
-    return torch.where((gap > 0) & (distance > NEAR_M), distance, torch.inf)
+def _enter_ellipsoid(half_size_m: tuple[float, float, float], origin: Array, direction: Array) -> Array:
+    half = np.array(half_size_m, dtype=np.float32)
+    ray = direction / half.reshape(3, *(1,) * (direction.ndim - 1))
+    start = origin / half.reshape(3, *(1,) * (origin.ndim - 1))
+    squared_length = dot(ray, ray)
+    middle = -dot(start, ray) / squared_length  # nearest approach: keeps small numbers small
+    x, y, z = start[0] + middle * ray[0], start[1] + middle * ray[1], start[2] + middle * ray[2]
+    half_chord = np.sqrt(np.maximum(1 - (x * x + y * y + z * z), 0) / squared_length)
+    return _entered(middle - half_chord, middle + half_chord)
 
 
-def _enter_frustum(primitive: Primitive, origin: Vector, direction: Vector) -> Tensor:
+def _enter_frustum(primitive: Primitive, origin: Array, direction: Array) -> Array:
     bottom_radius, _, half_height = primitive.half_size_m
     slope = bottom_radius * (primitive.taper - 1) / (2 * half_height)  # of the radius, per metre of height
     mid_radius = bottom_radius * (1 + primitive.taper) / 2
     x, y, z = direction
-    middle = -(origin[0] * x + origin[1] * y + origin[2] * z) / (x * x + y * y + z * z)
+    middle = -dot(origin, direction) / dot(direction, direction)
     start_x, start_y, start_z = origin[0] + middle * x, origin[1] + middle * y, origin[2] + middle * z
-    start_radius = mid_radius + slope * start_z
-    quadratic = _nonzero(x * x + y * y - slope * slope * z * z)
-    linear = start_x * x + start_y * y - slope * z * start_radius
+    start_radius, growth = mid_radius + slope * start_z, slope * z
+    quadratic = _nonzero(x * x + y * y - growth * growth)
+    linear = start_x * x + start_y * y - growth * start_radius
     constant = start_x * start_x + start_y * start_y - start_radius * start_radius
     discriminant = linear * linear - quadratic * constant
-    root = discriminant.clamp_min(0).sqrt()
-    best = torch.full_like(discriminant, torch.inf)
-    for numerator in (-linear - root, -linear + root):
-        distance = numerator / quadratic
-        height = start_z + distance * z
-        on_side = (discriminant > 0) & (height.abs() <= half_height) & (mid_radius + slope * height >= 0)
-        valid = on_side & (distance + middle > NEAR_M)
-        best = torch.where(valid & (distance < best), distance, best)
+    root = np.sqrt(np.maximum(discriminant, 0))
+    first, last = (-linear - root) / quadratic, (-linear + root) / quadratic
+    if slope:  # a ray steeper than the side is inside from one crossing on, or up to one
+        steep = quadratic < 0
+        first = np.where(steep & (growth <= 0), np.float32(-np.inf), first)
+        last = np.where(steep & (growth > 0), np.float32(np.inf), last)
     inverse = 1 / _nonzero(z)
-    for end, radius in ((-half_height, bottom_radius), (half_height, bottom_radius * primitive.taper)):
-        distance = (end - start_z) * inverse
-        across, along = start_x + distance * x, start_y + distance * y
-        valid = (across * across + along * along <= radius * radius) & (distance + middle > NEAR_M)
-        best = torch.where(valid & (distance < best), distance, best)
-    return best + middle
+    level, reach = -start_z * inverse, half_height * np.abs(inverse)
+    first, last = np.maximum(first, level - reach), np.minimum(last, level + reach)
+    last[discriminant <= 0] = -np.inf
+    return _entered(first + middle, last + middle)
+
+
+def _entered(first: Array, last: Array) -> Array:
+    """Where rays enter a convex solid that they are inside of between two parameters."""
+    return np.where((first < last) & (first > NEAR_M), first, np.float32(np.inf))

@@ -3,77 +3,72 @@
 from functools import cache
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dataset_builders.sources.ray_caster import Texture, Vector, pick
+from dataset_builders.sources.ray_caster import Array, Texture
 
 JOINT = 0.06  # share of a tile that is its joint
 NOISE_SIZE = 32  # cells of noise after which it repeats
 
 
-def albedo(textures: list[Texture], surface: Tensor, local: Vector) -> Vector:
-    """Colour of the surfaces in white light, linear RGB, (S, H, W) per channel."""
-    mix = torch.zeros_like(local[0])
-    periods = torch.tensor([texture.period_m for texture in textures])
-    patterns = [texture.pattern for texture in textures]
+def albedo(textures: list[Texture], surface: Array, local: Array) -> Array:
+    """Colour in white light, linear RGB (3, S, H, W), of points (3, S, H, W) given in the axes of their surfaces."""
+    mix = np.zeros(surface.shape, dtype=np.float32)
+    periods = np.array([texture.period_m for texture in textures], dtype=np.float32).T.copy()  # (3, N)
+    patterns = np.array([texture.pattern for texture in textures])
     functions = {"checker": _checker, "stripes": _stripes, "noise": _noise, "planks": _planks, "tiles": _tiles}
-    flat_surface = surface.reshape(-1)
     for name, function in functions.items():
-        if name not in patterns:
-            continue
-        chosen = true_places(pick(torch.tensor([pattern == name for pattern in patterns]), flat_surface))
-        worn = pick(flat_surface, chosen)
-        cells = [pick(part.reshape(-1), chosen) / pick(periods[:, axis], worn) for axis, part in enumerate(local)]
-        mix.view(-1).index_copy_(0, chosen, function(*cells))
-    first = torch.tensor([texture.colour for texture in textures])
-    change = torch.tensor([texture.second_colour for texture in textures]) - first
-    channels = [pick(first[:, channel], surface) + pick(change[:, channel], surface) * mix for channel in range(3)]
-    return channels[0], channels[1], channels[2]
+        chosen = np.flatnonzero((patterns == name).take(surface))
+        if len(chosen):
+            worn = surface.take(chosen)
+            cells = (part.take(chosen) / period.take(worn) for part, period in zip(local, periods))
+            mix.flat[chosen] = function(*cells)
+    first = np.array([texture.colour for texture in textures], dtype=np.float32).T.copy()  # (3, N)
+    change = np.array([texture.second_colour for texture in textures], dtype=np.float32).T - first
+    return first.take(surface, axis=1) + change.take(surface, axis=1) * mix
 
 
-def true_places(mask: Tensor) -> Tensor:
-    """Indices of the true elements of a flat mask."""
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+def _checker(x: Array, y: Array, z: Array) -> Array:
+    return (np.floor(x) + np.floor(y) + np.floor(z)).astype(np.int32) & 1
 
 
-def _checker(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    return ((x.floor() + y.floor() + z.floor()).to(torch.int32) & 1).float()
-
-
-def _stripes(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+def _stripes(x: Array, y: Array, z: Array) -> Array:
     """Bands across the axes that have a finite period."""
     total = x + y + z
-    return (total - total.floor() < 0.5).float()
+    return total - np.floor(total) < 0.5
 
 
-def _noise(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+def _noise(x: Array, y: Array, z: Array) -> Array:
     """Smooth fractal noise, 0..1, read from a periodic volume of which one period is `NOISE_SIZE` cells."""
-    wrapped = [component - (component / NOISE_SIZE).floor() * NOISE_SIZE for component in (x, y, z)]
-    grid = torch.stack(wrapped, dim=-1) * (2 / NOISE_SIZE) - 1  # (P, 3), -1..1 from corner to corner
-    volume = _noise_volume()[None, None]
-    return torch.nn.functional.grid_sample(volume, grid[None, :, None, None], align_corners=True).reshape(-1)
+    whole = [np.floor(component) for component in (x, y, z)]
+    u, v, w = (component - floor for component, floor in zip((x, y, z), whole))
+    side = NOISE_SIZE + 1
+    i, j, k = (floor.astype(np.int32) % NOISE_SIZE for floor in whole)
+    corner = (i * side + j) * side + k
+    volume = _noise_volume().ravel()
+    edges = []
+    for offset in (0, side, side * side, side * side + side):
+        low, high = volume.take(corner + offset), volume.take(corner + offset + 1)
+        edges.append(low + (high - low) * w)
+    near, far = edges[0] + (edges[1] - edges[0]) * v, edges[2] + (edges[3] - edges[2]) * v
+    return near + (far - near) * u
 
 
-def _planks(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+def _planks(x: Array, y: Array, z: Array) -> Array:
     """Boards one period wide along x, each of another shade, with grain along y and dark joints."""
-    board = x.floor()
-    shade = _noise(board * 7.3, board * 3.1, (y / 8 + board * 0.37).floor() * 5.7)
+    board = np.floor(x)
+    shade = _noise(board * 7.3, board * 3.1, np.floor(y / 8 + board * 0.37) * 5.7)
     grain = _noise(x * 6, y / 3, board * 5.5)
-    joint = (x - board < 0.04).float()
-    return (0.6 * shade + 0.4 * grain + 0.6 * joint).clamp(0, 1)
+    return np.minimum(0.6 * shade + 0.4 * grain + 0.6 * (x - board < 0.04), 1)
 
 
-def _tiles(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+def _tiles(x: Array, y: Array, z: Array) -> Array:
     """Plain tiles with joints in the second colour, half a period away from the axes."""
-    joint = torch.zeros_like(x, dtype=torch.bool)
-    for component in (x, y, z):
-        joint |= (component - component.floor() - 0.5).abs() < JOINT / 2
-    return joint.float()
+    near = [np.abs(component - np.floor(component) - 0.5) < JOINT / 2 for component in (x, y, z)]
+    return near[0] | near[1] | near[2]
 
 
 @cache
-def _noise_volume() -> Tensor:
+def _noise_volume() -> Array:
     """(33, 33, 33): three octaves of random values, stretched to 0..1; the last layer repeats the first."""
     generator = np.random.default_rng(0)
     volume = np.zeros((NOISE_SIZE,) * 3)
@@ -83,10 +78,10 @@ def _noise_volume() -> Tensor:
             coarse = _stretch(coarse, axis, octave)
         volume += weight * coarse
     volume = (volume - volume.min()) / (volume.max() - volume.min())
-    return torch.as_tensor(np.pad(volume, (0, 1), mode="wrap"), dtype=torch.float32)
+    return np.pad(volume, (0, 1), mode="wrap").astype(np.float32)
 
 
-def _stretch(values: np.ndarray, axis: int, factor: int) -> np.ndarray:
+def _stretch(values: Array, axis: int, factor: int) -> Array:
     """Lengthen one axis `factor` times by linear interpolation around the circle."""
     following = np.roll(values, -1, axis=axis)
     parts = [values + (following - values) * (step / factor) for step in range(factor)]

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from dataset_builders.scene import Intrinsics
 from dataset_builders.sources.ray_caster import Camera, Primitive, Room, Texture
@@ -120,31 +119,6 @@ def test_shadow_falls_opposite_the_lamp():
     left, right = ((round(CENTRE + 60 * 1.5 / 3), round(CENTRE + 60 * x / 3)) for x in (-0.7, 0.7))
     assert dark[right].astype(int).max() < bright[right].astype(int).max() - 40
     assert dark[left].astype(int).max() > bright[left].astype(int).max() - 15
-
-
-def test_thread_count_changes_no_byte():
-    rng = np.random.default_rng(3)
-    things = tuple(
-        Primitive(
-            ("box", "ellipsoid", "frustum")[index % 3],
-            tuple(rng.uniform((-1.5, -1, 0.3), (1.5, 1.5, 1.5)).tolist()),
-            (0.3, 0.2, 0.25) if index % 3 != 2 else (0.2, 0.2, 0.3),
-            Texture((0.5, 0.1, 0.1), (0.1, 0.1, 0.1), ("checker", "noise", "stripes")[index % 3], (0.1,) * 3, 0.5),
-            yaw_rad=float(rng.uniform(0, 6)),
-            instance=index + 1,
-        )
-        for index in range(6)
-    )
-    threads = torch.get_num_threads()
-    frames = []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            frames.append(render(room(*things), camera(size=128), LAMP))
-    finally:
-        torch.set_num_threads(threads)
-    assert np.array_equal(frames[0].image, frames[1].image)
-    assert np.array_equal(frames[0].depth_m, frames[1].depth_m)
 
 
 def test_axis_parallel_rays_stay_finite():

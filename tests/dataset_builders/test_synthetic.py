@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from scipy.ndimage import minimum_filter
 
 from dataset_builders.geometry import invert_pose, transform, unproject
 from dataset_builders.scene import InputError
@@ -92,7 +93,8 @@ def test_a_point_has_the_same_place_in_both_views(scenes):
             continue
         error = np.abs(seen - mine)[same_thing] / mine[same_thing]
         assert np.median(error) < 0.01
-        assert np.mean(seen > mine * 1.05) < 0.05  # hidden from the second view at worst, never seen through
+        nearest = minimum_filter(second.depth_m, 3)[row[inside], column[inside]]  # a silhouette may be a pixel off
+        assert np.mean(nearest > mine * 1.02) < 0.005  # hidden from the second view at worst, never seen through
         checked += 1
     assert checked >= 8
 
