@@ -1,8 +1,4 @@
-"""The command `spatialboost`: picks a module by its verb and calls that module's `main(argv)`.
-
-    spatialboost quickstart
-    spatialboost build --help
-"""
+"""The command `spatialboost`: picks a module by its verb and calls that module's `main(argv)`."""
 
 import importlib
 import sys
@@ -16,6 +12,13 @@ VERBS = {
     "train": ("trainers.sft", "run one of the three training stages"),
     "evaluate": ("evaluators.run", "compare a base and a boosted encoder"),
 }
+EXTRAS = {
+    "scipy": "data",
+    "torchmetrics": "eval",
+    "matplotlib": "eval",
+    "bitsandbytes": "quantization",
+    "timm": "timm",
+}
 ROOT = Path(__file__).resolve().parent
 PACKAGES = {ROOT / target.split(".")[0] for target, _ in VERBS.values()} | {ROOT / "modeling_spatialboost"}
 
@@ -26,12 +29,19 @@ def usage() -> str:
     return f"usage: spatialboost VERB [arguments]\n\n{verbs}\n\nspatialboost VERB --help tells the arguments of each."
 
 
-def is_users_mistake(error: Exception) -> bool:
-    """Whether our own code raised it over the input, rather than a library over our code."""
-    if not isinstance(error, ValueError | FileNotFoundError):
-        return False
+def users_mistake(error: Exception) -> str | None:
+    """The sentence to print if the user can mend what happened; None if it is ours to mend, and the traceback counts.
+
+    A user's mistakes are the ValueErrors that our own code raises over its input, files that cannot be read or
+    written, and packages of an extra that is not installed.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"the package {error.name!r} is missing: pip install 'spatialboost[{EXTRAS[error.name]}]'"
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-    return any(package in raised_in.parents for package in PACKAGES)
+    ours = any(package in raised_in.parents for package in PACKAGES)
+    if (isinstance(error, ValueError) and ours) or (isinstance(error, OSError) and error.filename):
+        return str(error)
+    return None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,9 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return importlib.import_module(VERBS[verb][0]).main(rest) or 0
     except Exception as error:
-        if not is_users_mistake(error):
+        sentence = users_mistake(error)
+        if sentence is None:
             raise
-        print(f"spatialboost {verb}: error: {error}", file=sys.stderr)
+        print(f"spatialboost {verb}: error: {sentence}", file=sys.stderr)
         return 2
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # Module of this package -> its configuration class; a task is `evaluate(encoder, configuration) -> dict`.
 TASKS = {"depth": "DepthConfig", "segmentation": "SegmentationConfig"}
-EXTRA_PACKAGES = ("torchmetrics", "matplotlib")
 PRESET_SEEDS = {"full": [0, 1, 2], "cpu": [0]}
 
 
@@ -56,22 +55,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 2 after one sentence about a mistake in the arguments or the input."""
+    """Run the command; return 0.
+
+    Raises:
+        ValueError: a mistake in the arguments or the input.
+    """
     arguments = make_parser().parse_args(argv)
-    try:
-        tasks = parse_tasks(arguments.tasks)
-        resolution = parse_resolution(arguments.resolution)
-        run(arguments, tasks, resolution)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA_PACKAGES:
-            raise
-        message = f"the package {error.name!r} is missing: pip install 'spatialboost[eval]'"
-    except (ValueError, OSError) as error:
-        message = str(error)
-    else:
-        return 0
-    print(f"spatialboost evaluate: {message}", file=sys.stderr)
-    return 2
+    run(arguments, parse_tasks(arguments.tasks), parse_resolution(arguments.resolution))
+    return 0
 
 
 def parse_tasks(text: str) -> list[str]:

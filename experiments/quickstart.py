@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     start = time.monotonic()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # of the small steps between ours
 
     build_data(root, size, arguments.seed)
     make_starting_models(root, arguments.seed)
@@ -161,6 +162,9 @@ def load_in_isolation(root: Path) -> str:
 
 def print_summary(root: Path, proof: str, seconds: float) -> None:
     """The table of scores, and where everything is."""
+    from evaluators.report import render_table
+
+    print(f"\n{render_table(json.loads((root / 'report' / 'results.json').read_text()))}")
     losses = [json.loads((root / f"stage{stage}" / "run.json").read_text())["final_loss"] for stage in (1, 2, 3)]
     print(f"\nFresh process: {proof}")
     print(f"Final losses of stages 1, 2, 3: {', '.join(f'{loss:.3f}' for loss in losses)}")

@@ -69,5 +69,11 @@ class SpatialBoostProcessor(ProcessorMixin):
         patches = (height // self.patch_size[0]) * (width // self.patch_size[1])
         return self.image_token * (patches + self.num_prefix_tokens)
 
+    def _adjust_assistant_masks_indices(self, processed_dict: dict[str, Any], generation_indices: Any) -> Any:
+        """As the base class does it, over lists: it walks every token, which is slow over tensors."""
+        offsets = processed_dict["offset_mapping"]
+        processed_dict["offset_mapping"] = offsets.tolist() if hasattr(offsets, "tolist") else offsets
+        return super()._adjust_assistant_masks_indices(processed_dict, generation_indices)
+
 
 __all__ = ["SpatialBoostProcessor"]

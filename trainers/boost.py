@@ -25,16 +25,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 when the folder is written, 2 for an encoder that cannot be boosted."""
+    """Run the command; return 0.
+
+    Raises:
+        ValueError: no such encoder, or one that cannot be boosted.
+    """
     arguments = make_parser().parse_args(argv)
-    try:
-        model = SpatialBoostModel.from_encoder(arguments.encoder, arguments.boosted_layers, arguments.revision)
-        processor = SpatialBoostImageProcessor.from_encoder(
-            arguments.encoder, arguments.image_size, arguments.revision
-        )
-    except ValueError as error:
-        print("spatialboost boost: error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+    model = SpatialBoostModel.from_encoder(arguments.encoder, arguments.boosted_layers, arguments.revision)
+    processor = SpatialBoostImageProcessor.from_encoder(arguments.encoder, arguments.image_size, arguments.revision)
     model.save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)
     new = sum(p.numel() for p in model.freeze_base_channel().parameters() if p.requires_grad)

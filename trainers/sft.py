@@ -68,10 +68,10 @@ def make_parser() -> TrlParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command.
+    """Run the command; return 0 when the stage is trained, or was finished already.
 
-    Returns:
-        0 when the stage is trained or was finished already, 2 for bad arguments or input (one sentence on stderr).
+    Raises:
+        ValueError: bad arguments or input.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("trainers").setLevel(logging.INFO)
@@ -79,8 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments, training = make_parser().parse_args_and_config(argv)
         run = prepare(arguments, training)
     except (ValueError, OSError) as error:
-        print("spatialboost train: error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        raise ValueError(" ".join(str(error).split())) from error
     if run is not None:
         train(run)
     return 0

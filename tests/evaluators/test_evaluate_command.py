@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
+import spatialboost_cli
 from evaluators import features as features_module
 from evaluators.metrics import DEPTH_METRICS
 from evaluators.report import compare, render_table
-from evaluators.run import main, parse_resolution, parse_tasks
+from evaluators.run import parse_resolution, parse_tasks
+from tests.commands import evaluate as main
 
 
 def evaluate(base, boosted, data, output, *more):
@@ -106,11 +108,11 @@ def test_mistakes_end_in_one_sentence_and_code_2(encoder_folders, dense_folder, 
 
 def test_a_missing_extra_is_named(encoder_folders, dense_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "evaluators.pictures", None)
-    monkeypatch.setattr("evaluators.run.EXTRA_PACKAGES", ("evaluators.pictures",))
+    monkeypatch.setitem(spatialboost_cli.EXTRAS, "evaluators.pictures", "eval")
     folder = encoder_folders("dinov3")
     assert evaluate(folder, folder, dense_folder, tmp_path) == 2
     assert "is missing: pip install 'spatialboost[eval]'" in capsys.readouterr().err
-    monkeypatch.setattr("evaluators.run.EXTRA_PACKAGES", ())
+    monkeypatch.delitem(spatialboost_cli.EXTRAS, "evaluators.pictures")
     with pytest.raises(ModuleNotFoundError):
         evaluate(folder, folder, dense_folder, tmp_path)
 

@@ -110,7 +110,7 @@ def common(data: Path, output_dir: Path, **overrides: Any) -> list[str]:
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, data, encoder, language_model) -> dict[int, Path]:
     """Output folders of the three stages, each continuing from the one before."""
-    from trainers.sft import main
+    from tests.commands import train as main
 
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("runs")

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModel
 
+from tests.commands import boost as main
 from tests.trainers.conftest import image
-from trainers.boost import main
 
 
 def test_boosted_folder_computes_what_the_encoder_computes(encoder, tmp_path, capsys):
@@ -24,8 +24,8 @@ def test_chosen_layers(encoder, tmp_path):
 
 def test_stage_1_takes_a_boosted_encoder(encoder, language_model, data, tmp_path):
     from modeling_spatialboost import SpatialBoostForConditionalGeneration
+    from tests.commands import train
     from tests.trainers.conftest import common
-    from trainers.sft import main as train
 
     assert main([str(encoder), "--output", str(tmp_path / "boosted")]) == 0
     start = ["--stage", "1", "--encoder", str(tmp_path / "boosted"), "--language_model", str(language_model)]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.commands import train as main
 from tests.isolated import run_isolated
 from tests.trainers.conftest import common, image, row, save_data
 from trainers.run_record import is_finished, read_record
-from trainers.sft import main
 
 ISOLATED = """
 import json, sys, torch
