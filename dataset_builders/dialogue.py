@@ -26,7 +26,7 @@ MAX_NAMES = 6
 
 @dataclass(frozen=True)
 class Spoken:
-    """A turn in words: the question, the answer, and `template` = "kind.question number.answer number"."""
+    """A turn in words, and its `template`: "list of questions.number.list of answers.number"."""
 
     turn: Turn
     question: str
@@ -38,17 +38,15 @@ def speak(ground: Ground, turn: Turn, earlier: list[Turn]) -> Spoken:
     """Word one turn; the answer may recall any of the `earlier` turns, and no other."""
     rng = ground.rng(turn.index)
     questions, answers, slots = _wording(ground, turn, earlier, rng)
-    question_number, answer_number = rng.randrange(len(questions)), rng.randrange(len(answers))
-    question = questions[question_number].format_map(slots)
-    answer = answers[answer_number].format_map(slots)
-    template = f"{turn.kind}.{question_number}.{answer_number}"
+    numbers = rng.randrange(len(QUESTIONS[questions])), rng.randrange(len(ANSWERS[answers]))
+    question = QUESTIONS[questions][numbers[0]].format_map(slots)
+    answer = ANSWERS[answers][numbers[1]].format_map(slots)
+    template = f"{questions}.{numbers[0]}.{answers}.{numbers[1]}"
     return Spoken(turn, sentences(question), sentences(answer), template)
 
 
-def _wording(
-    ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Random
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
-    """The templates of a turn's question and answer, and what fills their slots."""
+def _wording(ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Random) -> tuple[str, str, dict[str, str]]:
+    """The lists of templates for a turn's question and answer, and what fills their slots."""
     camera = _camera(ground, turn.frame)
     slots = {"camera": camera, "value": turn.answer, "cited": "", "evidence": ""}
     slots["seen"] = f" for {camera}" if len(ground.scene.views) > 1 else ""
@@ -68,10 +66,10 @@ def _wording(
         near, far = ("p", "q") if turn.truth > 0 else ("q", "p")
         slots |= {"near": slots[near], "far": slots[far], "phrase": _phrase(ground, turn.kind, 1, turn.frame, rng)}
     if turn.kind not in RELATION_KINDS:
-        return QUESTIONS[turn.kind], ANSWERS[turn.kind], slots
+        return turn.kind, turn.kind, slots
     for name, sign in (("phrase", turn.asked), ("opposite", -turn.asked)):
         slots[name] = _phrase(ground, turn.kind, sign, turn.frame, rng)
-    return QUESTIONS[turn.kind], ANSWERS[turn.answer], slots
+    return "nearer_farther" if "camera" in slots["phrase"] else turn.kind, turn.answer, slots
 
 
 def _camera(ground: Ground, view: int) -> str:
@@ -182,23 +180,21 @@ def _claim(ground: Ground, kind: str, sign: int, turn: Turn, rng: random.Random)
     return f"{first} {_be(ground, turn.object_ids[0])} {_phrase(ground, kind, sign, turn.frame, rng)} {second}"
 
 
-def _caption_wording(
-    ground: Ground, turn: Turn, slots: dict[str, str]
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
+def _caption_wording(ground: Ground, turn: Turn, slots: dict[str, str]) -> tuple[str, str, dict[str, str]]:
     """Captions composed from the facts: 11 lists what there is, 12 says how it is laid out."""
     rng, views = ground.rng(f"{turn.index} facts"), len(ground.scene.views)
     slots["shows"] = "the image shows" if views == 1 else f"the {_number(views)} images show"
-    questions = QUESTIONS["caption" if turn.index == 11 else "layout_caption"]
+    questions = "caption" if turn.index == 11 else "layout_caption"
     if turn.points or (turn.index == 12 and not turn.object_ids):
         name = "depth" if turn.index == 11 else "position"
         slots["evidence"] = " and ".join(_point_fact(ground, name, point, turn.frame) for point in turn.points)
-        return questions, ANSWERS["points_caption"], slots
+        return questions, "points_caption", slots
     if turn.index == 12:
         slots["evidence"] = _layout(ground, turn, rng)
-        return questions, ANSWERS["layout_caption"], slots
+        return questions, "layout_caption", slots
     if not turn.object_ids:
         slots |= {"value": format_length(turn.value or 0.0), "last": str(views)}
-        return questions, ANSWERS["views_caption"], slots
+        return questions, "views_caption", slots
     rows = [ground.facts.objects[name] for name in turn.object_ids]
     things = _names([row["name"] for row in rows if not row["is_support"]])
     supports = _names([row["name"] for row in rows if row["is_support"]])
@@ -206,7 +202,7 @@ def _caption_wording(
     things = things or supports
     slots["there_is"] = "is" if things[0].split()[0] in ("a", "an") else "are"
     slots["things"] = listed(things)
-    return questions, ANSWERS["caption"], slots
+    return questions, "caption", slots
 
 
 def _number(count: int) -> str:

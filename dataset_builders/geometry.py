@@ -18,6 +18,7 @@ MAX_DEPTH_M = 100.0  # farther readings are sky
 NOISE_FACTOR = 3.0  # a difference below this many standard deviations of the depth is undecidable
 LEVEL_SINE = float(np.sin(np.deg2rad(60.0)))  # for a camera that looks down more steeply nothing is "in front"
 STEEP_SINE = float(np.sin(np.deg2rad(35.0)))  # of a thing seen more steeply the height cannot be told
+UPRIGHT_SINES = (0.1, 0.995)  # a face whose normal is within 6 degrees of level or of vertical does not lean
 Array = np.ndarray
 
 
@@ -48,9 +49,20 @@ def unproject(u: Array, v: Array, depth_m: Array, intrinsics: Intrinsics) -> Arr
     return np.stack([x, y, depth_m], axis=-1).astype(np.float64)
 
 
+def along(points: Array, directions: Array) -> Array:
+    """Coordinates (..., K) of points (..., C) along directions (K, C).
+
+    Not a matrix product: those depend in the last bit on the number of threads, and then so would a whole data set.
+    """
+    first, *others = (points[..., axis, None] * directions[:, axis] for axis in range(directions.shape[1]))
+    for other in others:
+        first += other
+    return first
+
+
 def transform(points: Array, pose: Array) -> Array:
     """Apply a (4, 4) pose to points (..., 3)."""
-    return points @ pose[:3, :3].T + pose[:3, 3]
+    return along(points, pose[:3, :3]) + pose[:3, 3]
 
 
 def invert_pose(pose: Array) -> Array:
@@ -103,9 +115,10 @@ def plane_normal(points: Array, tolerance_m: float, trials: int = 64) -> tuple[A
     if not spread.any():
         return np.full(3, np.nan), 0.0
     normals, origins = normals[spread] / lengths[spread, None], corners[spread, 0]
-    near = np.abs(sample @ normals.T - (origins * normals).sum(axis=1)) < tolerance_m  # (512, trials)
+    near = np.abs(along(sample, normals) - (origins * normals).sum(axis=1)) < tolerance_m  # (512, trials)
     inliers = sample[near[:, near.sum(axis=0).argmax()]]
-    normal = np.linalg.svd(inliers - inliers.mean(axis=0), full_matrices=False)[2][-1]
+    offsets = inliers - inliers.mean(axis=0)
+    normal = np.linalg.eigh(np.einsum("ni,nj->ij", offsets, offsets))[1][:, 0]
     return normal, len(inliers) / len(sample)
 
 
@@ -150,7 +163,7 @@ class Box:
 
 def trimmed_range(values: Array) -> tuple[Array, Array]:
     """Low and high ends (C,) of the columns of (N, C), with the outermost half percent on either side left out."""
-    ordered = np.sort(thin(values, 2048), axis=0)
+    ordered = np.sort(values, axis=0)
     cut = len(ordered) // 200
     return ordered[cut], ordered[-1 - cut]
 
@@ -168,23 +181,24 @@ def _flat_box(points: Array, up: Array) -> Box:
     first = np.cross(up, np.eye(3)[np.abs(up).argmin()])
     first /= np.linalg.norm(first)
     second = np.cross(up, first)
-    flat = thin(points, 1024) @ np.stack([first, second], axis=1)  # (N, 2)
+    flat = along(thin(points, 1024), np.stack([first, second]))  # (N, 2)
     try:
         outline = flat[ConvexHull(flat).vertices]
     except (QhullError, ValueError):  # all on one line
         outline = flat
     edges = np.diff(outline, axis=0, append=outline[:1])
-    angles = np.unique(np.round(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2), 2))
-    directions = np.stack([np.cos(angles), np.sin(angles)])  # (2, A)
-    areas = np.ptp(outline @ directions, axis=0) * np.ptp(outline @ np.stack([-directions[1], directions[0]]), axis=0)
-    tight = directions[:, areas <= 1.1 * areas.min()]
-    sample = thin(flat, 256)
+    angles = np.unique(np.round(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2) * 50)) / 50
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (A, 2)
+    normals = directions[:, ::-1] * (-1, 1)
+    areas = np.ptp(along(outline, directions), axis=0) * np.ptp(along(outline, normals), axis=0)
+    tight = areas <= 1.1 * areas.min()
+    sample = thin(flat, 128)
     distances = np.minimum(  # of points to the nearest side of each rectangle: two visible walls make an L
-        _to_nearest_end(sample @ tight), _to_nearest_end(sample @ np.stack([-tight[1], tight[0]]))
+        _to_nearest_end(along(sample, directions[tight])), _to_nearest_end(along(sample, normals[tight]))
     )
-    cosine, sine = tight[:, distances.mean(axis=0).argmin()]
+    cosine, sine = directions[tight][distances.mean(axis=0).argmin()]
     axes = np.stack([cosine * first + sine * second, cosine * second - sine * first, up])
-    low, high = trimmed_range(points @ axes.T)
+    low, high = trimmed_range(along(thin(points, 2048), axes))
     order = np.argsort(low - high)
     return Box(((low + high) / 2) @ axes, axes[order], (high - low)[order])
 
@@ -193,7 +207,8 @@ def oriented_box(points: Array, up: Array | None, tolerance_m: float) -> Box:
     """A robust box around an object's points (N, 3), N >= 4, in the frame of the points.
 
     Two candidates: upright (needs `up`, the direction against gravity) and flush with the object's largest flat
-    face. The flush one is taken where gravity is unknown or where it is clearly tighter, as for a leaning book.
+    face. The flush one is taken where gravity is unknown, or where that face leans and the box is clearly tighter, as
+    for a leaning book.
 
     Args:
         points: cleaned points (N, 3).
@@ -203,10 +218,12 @@ def oriented_box(points: Array, up: Array | None, tolerance_m: float) -> Box:
     normal, _ = plane_normal(points, tolerance_m)
     if np.isnan(normal).any():
         normal = np.array([0.0, 1.0, 0.0]) if up is None else np.asarray(up, dtype=np.float64)
-    flush = _flat_box(points, normal)
     if up is None:
-        return flush
+        return _flat_box(points, normal)
     upright = _flat_box(points, np.asarray(up, dtype=np.float64))
+    if not UPRIGHT_SINES[0] < abs(normal @ up) < UPRIGHT_SINES[1]:
+        return upright
+    flush = _flat_box(points, normal)
     thick = np.maximum(flush.dimensions, tolerance_m), np.maximum(upright.dimensions, tolerance_m)
     return flush if thick[0].prod() < 0.8 * thick[1].prod() else upright
 
@@ -225,13 +242,13 @@ def surface_distance(first: Array, second: Array) -> tuple[float, Array]:
         The distance and the two points (2, 3) that it is measured between, first one on `first`.
     """
     rank = min(9, len(first) // 5, len(second) // 5)
-    coarse = [thin(first, 400), thin(second, 400)]
+    coarse = [thin(first, 250), thin(second, 250)]
     between = cdist(*coarse)
     reach = max(np.partition(between.min(axis=axis), rank)[rank] for axis in (0, 1)) * 1.001 + 1e-9
     kept = []
     for points, other, few in ((first, second, coarse[0]), (second, first, coarse[1])):
         outside = np.linalg.norm(points - np.clip(points, other.min(axis=0), other.max(axis=0)), axis=1)
-        kept.append(np.concatenate([thin(points[outside <= reach], 2000), few]))
+        kept.append(np.concatenate([thin(points[outside <= reach], 1000), few]))
     found = []
     for points, other in (kept, kept[::-1]):
         distances, index = cKDTree(other).query(points, distance_upper_bound=reach)  # inf beyond reach

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from dataset_builders.geometry import Array, Box, oriented_box, thin, valid_depth, view_points
+from dataset_builders.geometry import Array, Box, along, oriented_box, thin, valid_depth, view_points
 from dataset_builders.scene import Scene, SceneObject, View
 
 MIN_PIXELS = 50
 MIN_IMAGE_FRACTION = 0.0005
 MAX_POINTS = 4096  # per object and view
+MAX_RIM = 200  # pixels of a mask's rim that are looked at, per side
 DEPTH_JUMP = 0.02  # relative step between neighbours that is an edge, not a slanted surface
 SHADOW_FRACTION = 0.03  # of the image width: how far beyond a mask an occluder may begin
 GAP_SLANT = 2.0  # over a gap, surfaces slanted by up to 63 degrees are no jump
@@ -128,7 +129,7 @@ def measure_objects(scene: Scene) -> list[MeasuredObject]:
 
 def _inside(points: Array, box: Box) -> Array:
     """The points (N, 3) that lie in a box or a little outside."""
-    offset = np.abs((points - box.centre) @ box.axes.T)
+    offset = np.abs(along(points - box.centre, box.axes))
     return points[(offset <= box.dimensions / 2 + BOX_SLACK * box.dimensions[0]).all(axis=1)]
 
 
@@ -155,8 +156,8 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
     v, u = np.nonzero(kept)
     lost = 2  # rows or columns that erosion takes from any mask
     spans = [(np.ptp(used) + 1 + lost) / (one.stop - one.start) for used, one in zip((v, u), region)]
-    deep_v, deep_u = np.nonzero(deep if deep.any() else kept)
     mask_pixels = np.stack([u + left, v + top], axis=1)
+    inner = mask_pixels[deep[v, u]]
     return Sighting(
         view=index,
         points=view_points(view, *thin(mask_pixels, MAX_POINTS).T),
@@ -170,7 +171,7 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
         valid_fraction=float(inside.sum() / mask.sum()),
         kept_extent=float(min(spans)),
         mask_pixels=mask_pixels,
-        pixels=thin(np.stack([deep_u + left, deep_v + top], axis=1), MAX_POINTS),
+        pixels=thin(inner if len(inner) else mask_pixels, MAX_POINTS),
     )
 
 
@@ -201,7 +202,7 @@ def _hidden(
     cut_pixels, rim_pixels, cut_end = 0, 0, False
     turned = [(depth_m, mask), (depth_m.T, mask.T)]
     for depth, inside in turned + [(one[:, ::-1], other[:, ::-1]) for one, other in turned]:  # four ways outward
-        rows, columns = np.nonzero(inside[:, :-1] & ~inside[:, 1:])
+        rows, columns = thin(np.argwhere(inside[:, :-1] & ~inside[:, 1:]), MAX_RIM).T
         if not len(rows):  # the mask ends at the image border
             continue
         here, steps_in = _first_reading(depth, rows, columns - np.arange(reach)[:, None])
@@ -227,15 +228,19 @@ def _first_reading(depth_m: Array, rows: Array, columns: Array) -> tuple[Array, 
 
 def _shrink(mask: Array) -> Array:
     """Erosion of a mask (H, W) by 3 x 3 pixels, with nothing outside."""
-    rows = np.pad(mask, ((1, 1), (0, 0)))
-    rows = rows[:-2] & rows[1:-1] & rows[2:]
-    columns = np.pad(rows, ((0, 0), (1, 1)))
-    return columns[:, :-2] & columns[:, 1:-1] & columns[:, 2:]
+    for axis in (0, 1):
+        whole, mask = np.moveaxis(mask, axis, 0), mask.copy()
+        kept = np.moveaxis(mask, axis, 0)
+        kept[1:] &= whole[:-1]
+        kept[:-1] &= whole[1:]
+        kept[[0, -1]] = False
+    return mask
 
 
 def _open(mask: Array) -> Array:
     """Opening by 3 x 3 pixels: takes away the strips of background that a loose mask shows beside an object."""
-    outside = np.pad(~_shrink(mask), 1, constant_values=True)
+    outside = np.ones((mask.shape[0] + 2, mask.shape[1] + 2), dtype=bool)
+    outside[1:-1, 1:-1] = ~_shrink(mask)
     return ~_shrink(outside)[1:-1, 1:-1] & mask
 
 

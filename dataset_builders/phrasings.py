@@ -36,7 +36,7 @@ _PLAIN_QUESTIONS = (
     "{is} {a} {phrase} {b}?",
     "Would you say that {a} {is} {phrase} {b}?",
     "Is it true that {a} {is} {phrase} {b}?",
-    "Judging by their 3D boxes, {is} {a} {phrase} {b}?",
+    "Looking at the whole scene, {is} {a} {phrase} {b}?",
 )
 _YES_ANSWERS = (
     "Yes, {a} {is} {phrase} {b}. {cited}{evidence}.",
@@ -84,20 +84,21 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
     "left_right": _VIEWPOINT_QUESTIONS,
     "front_behind": _VIEWPOINT_QUESTIONS,
+    "nearer_farther": _PLAIN_QUESTIONS,  # front_behind, where the phrase names the camera
     "above_below": _PLAIN_QUESTIONS,
     "taller_shorter": _PLAIN_QUESTIONS,
     "bigger_smaller": _PLAIN_QUESTIONS,
     "longest_side": (
         "How long is the longest side of {a}?",
-        "What is the length of {a} along its longest side?",
-        "What does {a} measure along its longest side?",
+        "What is the length of {a} along the longest side?",
+        "What is the longest side of {a}, in length?",
         "Give the length of the longest side of the 3D box around {a}.",
     ),
     "object_depth": (
-        "At what depth is {a}{seen}?",
+        "At what depth {is} {a}{seen}?",
         "What is the median depth of {a}{seen}?",
-        "How deep in the scene is {a}{seen}?",
-        "How far along the viewing direction of {camera} is {a}?",
+        "How deep in the scene {is} {a}{seen}?",
+        "How far along the viewing direction of {camera} {is} {a}?",
     ),
     "object_range": (
         "How far is the centre of {a} from {camera} in a straight line?",
@@ -106,7 +107,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Give the distance in space between {camera} and the centre of {a}.",
     ),
     "surface_distance": (
-        "How far is {a} from {b}, measured between the nearest points of their visible surfaces?",
+        "How far {is} {a} from {b}, measured between the nearest points of their visible surfaces?",
         "What is the shortest distance between the visible surfaces of {a} and {b}?",
         "From visible surface to visible surface, how large is the gap between {a} and {b}?",
         "Measured between their closest visible points, how far apart are {a} and {b}?",

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from dataset_builders.facts import Row
-from dataset_builders.geometry import Array, canonical_pose, to_millimetre, transform, trimmed_range, valid_depth
+from dataset_builders.geometry import Array, canonical_pose, thin, to_millimetre, transform, trimmed_range, valid_depth
 from dataset_builders.objects import MeasuredObject, Sighting
 from dataset_builders.phrasings import RESERVED_NAMES
 from dataset_builders.scene import Scene, View
@@ -101,7 +101,7 @@ def _measures(scene: Scene, one: MeasuredObject) -> Row:
     best, complete = one.best, one.whole
     pose = canonical_pose(scene.views[best.view].camera_to_world, scene.up_world)
     box = one.box.moved(pose)
-    low, high = trimmed_range(transform(one.points, pose))
+    low, high = trimmed_range(transform(thin(one.points, 2048), pose))
     return {
         "truncated": not complete and any(sighting.truncated for sighting in one.sightings),
         "occluded": not complete and any(sighting.covered for sighting in one.sightings),
@@ -109,11 +109,16 @@ def _measures(scene: Scene, one: MeasuredObject) -> Row:
         "visible_in": sorted(sighting.view for sighting in one.sightings if sighting.clear),
         "depth_m": to_millimetre(best.depth_m),
         "pixel_count": best.pixel_count,
-        "centre": box.centre.tolist(),
-        "size": (high - low).tolist(),
-        "dimensions": box.dimensions.tolist(),
-        "box_rotation": box.axes.ravel().tolist(),
+        "centre": rounded(box.centre),
+        "size": rounded(high - low),
+        "dimensions": rounded(box.dimensions),
+        "box_rotation": rounded(box.axes.ravel()),
     }
+
+
+def rounded(values: Array) -> list[float]:
+    """Lengths for a row, to the micrometre, so that the last bits of a machine do not show in a data set."""
+    return np.round(values, 6).tolist()
 
 
 def coordinates(point: Row, num_views: int) -> str:

@@ -15,13 +15,13 @@ import numpy as np
 from dataset_builders.facts import RecordFacts, Row, position_text
 from dataset_builders.geometry import format_length, surface_distance, to_millimetre, valid_depth
 from dataset_builders.objects import MeasuredObject
-from dataset_builders.pointing import coordinates, point_at, point_on, steady_points
+from dataset_builders.pointing import coordinates, point_at, point_on, rounded, steady_points
 from dataset_builders.scene import Scene
 
 RELATION_KINDS = ("left_right", "front_behind", "above_below", "taller_shorter", "bigger_smaller")
 SINGLE_KINDS = ("longest_side", "object_depth", "object_range")
 NEAREST_FRAME_M = 0.1  # a point this little in front of another camera has no useful depth there
-MAX_PAIRS = 40
+MAX_PAIRS = 16
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Ground:
 
     def pinned(self, point: Row, frame: int) -> Row:
         """A point with its position in the camera frame of `frame`."""
-        return point | {"position_m": self.facts.position(point, frame).tolist()}
+        return point | {"position_m": rounded(self.facts.position(point, frame))}
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def pixel_turns(ground: Ground, points: list[Row]) -> list[Turn]:
         return [_point_depth(ground, index, point) for index, point in enumerate(points, start=1)]
     rng = ground.rng("pixel")
     first, second, third = points[:3]
-    apart = list(islice(_decidable_points(ground, points, rng), 24))
+    apart = list(islice(_decidable_points(ground, points, rng), 12))
     main = [one for one in apart if one[0] in (first, second) or one[1] in (first, second)]
     order = _closer_point(ground, *rng.choice(main or apart)) if apart else _point_depth(ground, 3, points[-1])
     both = list(_decidable_points(ground, [first, second], rng))
@@ -302,10 +302,11 @@ def distance_turn(ground: Ground, primary: Pair) -> Turn:
     if apart and rng.random() < 0.5:
         ids = rng.choice(apart)
     _, witness = surface_distance(*(ground.measured[name].dense_points(ground.scene.views) for name in ids))
-    value = float(np.linalg.norm(witness[0] - witness[1]))
+    ends = tuple(rounded(end) for end in witness)
+    value = float(np.linalg.norm(np.subtract(*ends)))
     return Turn(
         10, "surface_distance", primary.frame, format_length(value), value=value, object_ids=ids,
-        witness=tuple(witness.tolist()),
+        witness=ends,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def build_record(
         one = speak(ground, by_index[index], [before.turn for before in spoken])
         if captions is not None and index in CAPTION_TURNS[: len(captions)]:
             text = captions[CAPTION_TURNS.index(index)]
-            one = Spoken(one.turn, one.question, text, f"caption.{one.template.split('.')[1]}.external")
+            one = Spoken(one.turn, one.question, text, one.template.rsplit(".", 2)[0] + ".external")
         spoken.append(one)
     return record | {"messages": _messages(spoken, len(scene.views)), "turns": [_turn_row(one) for one in spoken]}
 
