@@ -72,7 +72,7 @@ class RecordFacts:
         box = self.box(row, view)
         optical_axis = self.canonical[view][:3, :3] @ self.poses[view][:3, 2]
         whole = not row["truncated"] and not row["occluded"]
-        return Placed(box, float(box.centre @ optical_axis), row["size"][1], row["truncated"], whole)
+        return Placed(box, float(box.centre @ optical_axis), row["size"][1], whole)
 
     def relation(self, kind: str, first: int, second: int, view: int) -> tuple[int, float]:
         """`geometry.compare` of two objects (by id) as `view` sees them."""

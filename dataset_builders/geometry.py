@@ -242,13 +242,17 @@ def surface_distance(first: Array, second: Array) -> tuple[float, Array]:
         The distance and the two points (2, 3) that it is measured between, first one on `first`.
     """
     rank = min(9, len(first) // 5, len(second) // 5)
-    coarse = [thin(first, 250), thin(second, 250)]
-    between = cdist(*coarse)
-    reach = max(np.partition(between.min(axis=axis), rank)[rank] for axis in (0, 1)) * 1.001 + 1e-9
-    kept = []
-    for points, other, few in ((first, second, coarse[0]), (second, first, coarse[1])):
-        outside = np.linalg.norm(points - np.clip(points, other.min(axis=0), other.max(axis=0)), axis=1)
-        kept.append(np.concatenate([thin(points[outside <= reach], 1000), few]))
+    kept = [first, second]
+    for _ in range(2):  # leave out what cannot be nearest, the second time by a tighter bound
+        coarse = [thin(points, 250) for points in kept]
+        between = cdist(*coarse)
+        reach = max(np.partition(between.min(axis=axis), rank)[rank] for axis in (0, 1)) * 1.001 + 1e-9
+        boxes = [(points.min(axis=0), points.max(axis=0)) for points in kept]
+        kept = [
+            np.concatenate([points[np.linalg.norm(points - np.clip(points, *box), axis=1) <= reach], few])
+            for points, box, few in zip(kept, boxes[::-1], coarse)
+        ]
+    kept = [np.concatenate([thin(points, 1000), few]) for points, few in zip(kept, coarse)]
     found = []
     for points, other in (kept, kept[::-1]):
         distances, index = cKDTree(other).query(points, distance_upper_bound=reach)  # inf beyond reach
@@ -266,14 +270,12 @@ class Placed:
         box: in the canonical frame of the view.
         optical_depth_m: of the box centre, along the optical axis of the view.
         height_m: vertical extent.
-        truncated: cut by the image border.
         whole: neither cut by the border nor partly hidden, so that its size may be compared.
     """
 
     box: Box
     optical_depth_m: float
     height_m: float
-    truncated: bool
     whole: bool
 
 
@@ -289,7 +291,7 @@ def compare(kind: str, first: Placed, second: Placed, noise: float, gravity: boo
         gravity: whether the canonical y axis is known to be vertical.
         level: whether gravity is known and the view looks ahead rather than down (`is_level`).
 
-    Sizes are compared only where both objects are `whole`, heights in space where neither is truncated.
+    Heights and sizes are compared only where both objects are `whole`.
 
     Returns:
         +1, -1 or 0 for undecidable, and the decisive difference in metres (positive with +1).
@@ -305,12 +307,10 @@ def compare(kind: str, first: Placed, second: Placed, noise: float, gravity: boo
         nearer = second.optical_depth_m - first.optical_depth_m
         ahead = step[2] if level else nearer
         return _decide(ahead, margin + (half_first[2] + half_second[2]) / 4, nearer, range_second - range_first)
-    if kind == "above_below":
-        if not gravity or first.truncated or second.truncated:
-            return 0, 0.0
-        return _decide(-step[1], margin + max(half_first[1], half_second[1]))
     if not (first.whole and second.whole):
         return 0, 0.0
+    if kind == "above_below":
+        return _decide(-step[1], margin + max(half_first[1], half_second[1])) if gravity else (0, 0.0)
     if kind == "taller_shorter":
         taller = first.height_m - second.height_m
         steepest = max(abs(first.box.centre[1]) / range_first, abs(second.box.centre[1]) / range_second)
