@@ -187,7 +187,13 @@ def _clear_for(plan: "BuildPlan") -> None:
         if found["kept_items"] == 0 or found["key"] == plan.key:  # nothing to lose, or files are missing
             report.unlink()
             return
-    if plan.staging_dir.is_dir() or not folder.is_dir() or not any(folder.iterdir()):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--output {folder} cannot be made ({error.strerror}); pass a folder you may write to."
+        ) from error
+    if plan.staging_dir.is_dir() or not any(folder.iterdir()):
         return
     if report.is_file() or plan.staging_dir.parent.is_dir():
         raise InputError(

@@ -22,6 +22,8 @@ def run_shards(plan: BuildPlan, workers: int) -> list[ShardReport]:
     """
     reports = {shard: ShardReport.read(plan, shard) for shard in range(plan.num_shards)}
     missing = [shard for shard, report in reports.items() if report is None]
+    if len(missing) < plan.num_shards:
+        print(f"{plan.num_shards - len(missing)} of {plan.num_shards} shards are there already")
     done = len(plan.items) - sum(len(plan.shard_items(shard)) for shard in missing)
     with tqdm(total=len(plan.items), initial=done, desc="scenes", unit="scene") as bar:
         run = _in_this_process if workers == 1 else _in_processes

@@ -99,7 +99,7 @@ def test_other_arguments_do_not_overwrite(rooms, capsys):
         assert contents(rooms) == before
 
 
-def test_killed_between_shards(rooms, tmp_path, monkeypatch):
+def test_killed_between_shards(rooms, tmp_path, monkeypatch, capsys):
     built = []
 
     def dies_at_the_second(plan, shard, on_item=lambda: None):
@@ -121,6 +121,7 @@ def test_killed_between_shards(rooms, tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "build_shard", counts)
     assert run(tmp_path / "data", "--shard-size", "2") == 0
     assert built == [0, 1, 2]
+    assert "1 of 3 shards are there already" in capsys.readouterr().out
     assert contents(tmp_path / "data") == contents(rooms)
 
 
@@ -314,6 +315,12 @@ def test_output_that_is_something_else(tmp_path, capsys):
     assert run(tmp_path / "folder") == 2
     assert "is not empty and holds no build" in capsys.readouterr().err
     assert (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
+
+
+def test_output_below_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert run(tmp_path / "file" / "data") == 2
+    assert "cannot be made" in capsys.readouterr().err
 
 
 def test_empty_input(tmp_path, capsys):
