@@ -284,5 +284,5 @@ def sidestep(facts: RecordFacts, first: int, second: int) -> str | None:
 
 
 def images(views: frozenset[int] | set[int]) -> str:
-    """Views in words: "image 1", "images 1 and 3"."""
-    return f"image{'s' if len(views) > 1 else ''} {listed([str(view + 1) for view in sorted(views)])}"
+    """Views in words: "image 1", "image 1 and image 3"."""
+    return listed([f"image {view + 1}" for view in sorted(views)])

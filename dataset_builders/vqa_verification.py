@@ -110,9 +110,8 @@ def _which_images(asked: Asked) -> str:
         return "both images" if count == 2 else f"all {COUNT_WORDS[count]} images"
     if not shown:
         return "neither image" if count == 2 else "none of the images"
-    numbers = [str(view + 1) for view in sorted(shown)]
-    listed = numbers[0] if len(numbers) == 1 else f"{', '.join(numbers[:-1])} and {numbers[-1]}"
-    return f"only image {listed}" if len(numbers) == 1 else f"images {listed}"
+    *others, last = [f"image {view + 1}" for view in sorted(shown)]
+    return f"{', '.join(others)} and {last}" if others else f"only {last}"
 
 
 def _how_many(asked: Asked) -> str:

@@ -69,6 +69,11 @@ def test_what_is_read_back_still_validates(rooms, tmp_path):
     assert all(0.1 < row["overlap"] < 1 for row in load_dataset(str(rooms), "multi_view_vqa", split="train"))
 
 
+def test_no_record_of_ours_is_refused(rooms):
+    reasons = {drop["reason"] for drop in report_of(rooms)["drops"]}
+    assert not reasons & {"invalid_record", "unexpected_error"}
+
+
 def test_layout(rooms):
     names = set(contents(rooms))
     assert {"README.md", "build_report.json", "classes.json"} < names
