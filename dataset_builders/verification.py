@@ -24,6 +24,7 @@ TOLERANCE_M = 1e-6
 CAMERA_PATTERN = r"the camera(?: of image \d+)?"
 POINT_PATTERN = re.compile(r"the point \((\d\.\d{3}), (\d\.\d{3})\)(?: in image (\d+))?", re.IGNORECASE)
 NUMBER_PATTERN = re.compile(r"(?<![\w.(])\d+(?:\.\d+)?(?: (?:cm|m)\b|(?![\w]))(?: (?:to the )?(\w+))?")
+LENGTH_PATTERN = re.compile(r"(?<![\w.])\d+(?:\.\d+)? c?m\b")
 WORD_NUMBER_PATTERN = re.compile(rf"\b({'|'.join(COUNT_WORDS[2:])})\b", re.IGNORECASE)
 AXIS_WORDS = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1), "forward": (2, 1), "backward": (2, -1)}
 HEIGHT_WORDS = {"lower": (1, -1), "higher": (1, 1)}
@@ -135,8 +136,11 @@ def verify(record: dict[str, Any], texts: list[tuple[str, str]]) -> list[str]:
         texts: question and answer of each turn, without the preamble.
     """
     problems = list(_camera_problems(record))
-    if problems or not record["cameras"]:
+    if problems:
         return problems
+    if not record["cameras"]:
+        lengths = [found for pair in texts for text in pair for found in LENGTH_PATTERN.findall(text)]
+        return [f"{length!r} in a record without cameras" for length in lengths]
     facts = RecordFacts(record)
     for row in record["objects"]:
         problems += [f"object {row['id']}: {problem}" for problem in _object_problems(facts, row)]
