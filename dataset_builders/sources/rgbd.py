@@ -88,15 +88,15 @@ class RgbdSource:
         views = self.options.views or min(len(frames), MAX_VIEWS)
         chosen = frames[int(start) : int(start) + views]
         if len(chosen) < views:
-            raise DropItem("too_few_views", f"{item} has {len(chosen)} views, --views asks for {views}")
+            raise DropItem("too_few_views", f"{folder} has {len(chosen)} views left, --views asks for {views}")
         if manifest.get("registered_to_rgb") is False:
-            raise DropItem("not_registered", f"{item}: the depth is not registered to the colour image")
+            raise DropItem("not_registered", f"{folder}: the depth is not registered to the colour image")
         try:
             return self._scene(folder, manifest, chosen, int(start))
         except FileNotFoundError as error:
-            raise DropItem("missing_file", f"{item}: {error.filename} does not exist") from error
+            raise DropItem("missing_file", f"{error.filename} does not exist") from error
         except (KeyError, TypeError) as error:
-            raise DropItem("bad_manifest", f"{item}: manifest.json lacks or garbles {error}") from error
+            raise DropItem("bad_manifest", f"{folder}: manifest.json lacks or garbles {error}") from error
 
     def _scene(self, folder: Path, manifest: Manifest, frames: list[Manifest], start: int) -> Scene:
         listed = manifest.get("instances") or []

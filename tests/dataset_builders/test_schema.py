@@ -33,7 +33,7 @@ def built(scene):
     """Records in which every kind of turn occurs."""
     shelf = [
         TABLE,
-        Solid("clock", (-0.4, 1.6, 0.7), (0.2, 0.05, 0.2)),
+        Solid("clock", (-0.4, 1.6, 0.5), (0.2, 0.05, 0.2)),
         Solid("mug", (0.3, 1.3, 0.05), (0.1, 0.1, 0.1)),
     ]
     cut = [Solid("chest", (-0.75, 1.2, 0.1), (0.3, 0.2, 0.2)), Solid("bin", (-0.65, 1.45, 0.15), (0.2, 0.2, 0.3))]
