@@ -84,7 +84,8 @@ def _verdict(report: dict[str, Any], arguments: argparse.Namespace) -> int:
     if kept == 0:
         reasons = Counter({one["reason"]: one["count"] for one in report["drops_by_reason"]})
         most = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
-        raise InputError(f"nothing was kept of {total} scenes ({most}); {where} says why, scene by scene.")
+        example = report["drops"][0]["detail"]
+        raise InputError(f"nothing was kept of {total} scenes ({most}), for instance {example}; {where} tells all.")
     if kept < arguments.min_kept * total:
         raise InputError(
             f"{kept} of {total} scenes were kept, less than --min-kept {arguments.min_kept:g}; {where} says why; pass "

@@ -96,6 +96,8 @@ def table(report: dict[str, Any]) -> str:
             name, kept, dropped = config, sum(report["rows"].get(config, {}).values()), sum(reasons.values())
         if config == "*" or kept or dropped:
             lines.append(f"{name:<16}{kept:>8}{dropped:>9}  {told}".rstrip())
+    examples = {drop["reason"]: drop["detail"] for drop in reversed(report["drops"])}
+    lines += [f"{reason}, for instance {detail}" for reason, detail in examples.items()]
     return "\n".join(lines)
 
 
@@ -146,6 +148,8 @@ def _metadata(summary: BuildSummary) -> str:
     configs = [
         {
             "config_name": config,
+            # load_dataset caches a folder by this block alone: other content must give another block
+            "description": f"content {summary.fingerprint}",
             "data_files": [{"split": split, "path": f"{config}/{split}-*.parquet"} for split in splits],
             **({"default": True} if place == 0 else {}),
         }

@@ -45,6 +45,17 @@ def rooms(tmp_path_factory):
     return folder
 
 
+def test_a_rebuilt_folder_gives_its_new_rows(tmp_path):
+    """load_dataset caches a folder by its name and its card, so the card must change with the content."""
+    counts = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed / "data"
+        assert run(folder, "--configs", "dense", rooms=[*ROOMS[:-1], seed]) == 0
+        rows = load_dataset(str(folder), "dense", split="train", cache_dir=str(tmp_path / "cache"))
+        counts.append(rows["id"][:] + [row.tobytes() for row in rows["image"][:]])
+    assert counts[0] != counts[1]
+
+
 def test_every_config_loads_and_streams(rooms, tmp_path):
     expected = report_of(rooms)["rows"]
     assert set(expected) == set(CONFIGS)
