@@ -1,6 +1,6 @@
 """Configurations of the boosted encoder and of the vision-language model around it."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
@@ -33,7 +33,7 @@ class SpatialBoostConfig(BackboneConfigMixin, PreTrainedConfig):
 
     model_type = "spatialboost"
     base_config_key = "vision_config"
-    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012
+    sub_configs: ClassVar[dict[str, type]] = {"backbone_config": AutoConfig}
 
     backbone_config: Any = None
     boosted_layers: list[int] | None = None
@@ -98,12 +98,15 @@ class SpatialBoostVLMConfig(LlavaConfig):
     Attributes:
         vision_feature_layer: -1 feeds the last layer after the encoder's final norm; any other index feeds that
             hidden state as it is.
-        use_cls_token: put the tokens before the patches ([CLS], registers) in front of each image's patch tokens.
+        use_cls_token: put the encoder's first token ([CLS]) in front of each image's patch tokens.
     """
 
     model_type = "spatialboost_vlm"
-    sub_configs = {"vision_config": SpatialBoostConfig, "text_config": AutoConfig}  # noqa: RUF012
-    sub_configs_defaults = {}  # noqa: RUF012  LLaVA's; newer transformers would resolve the parts by them
+    sub_configs: ClassVar[dict[str, type]] = {"vision_config": SpatialBoostConfig, "text_config": AutoConfig}
+    sub_configs_defaults: ClassVar[dict] = {}  # LLaVA's; newer transformers would resolve the parts by them
+
+    vision_config: Any = None
+    text_config: Any = None
 
     vision_feature_layer: int = -1
     vision_feature_select_strategy: str = "full"

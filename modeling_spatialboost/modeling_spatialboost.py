@@ -348,7 +348,7 @@ class SpatialBoostForSemanticSegmentation(SpatialBoostPreTrainedModel):
 
 
 class SpatialBoostForImageClassification(SpatialBoostPreTrainedModel):
-    """Class logits from one linear layer on the mean patch feature, with the pooled output where there is one."""
+    """Class logits from one linear layer on the mean of the patch features."""
 
     def __init__(self, config: SpatialBoostConfig, backbone: PreTrainedModel | None = None) -> None:
         """`config.num_labels` sets the head."""
