@@ -2,11 +2,12 @@
 # make quickstart   the main job, small, offline; ARGS=--smallest for the form that CI runs
 # make test         the tests
 # make quality      ruff and mypy; `make style` mends what can be mended
+# make bench        speed of making data
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart test quality style
+.PHONY: install quickstart test quality style bench
 
 install: $(VENV)/.installed
 
@@ -29,3 +30,6 @@ quality: install
 style: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python -m benchmarks.data $(ARGS)
