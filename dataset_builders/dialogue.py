@@ -98,10 +98,9 @@ def _phrase(ground: Ground, kind: str, sign: int, frame: int, rng: random.Random
 
 def _point_fact(ground: Ground, name: str, point: Row, frame: int, owner: str = "") -> str:
     """What an earlier or the present turn knows of a point, in words."""
-    x, y, z = point["position_m"]
     if name == "depth" and point["view"] != frame:
         name = "depth_across_views"
-    value = position_text((x, y, z)) if name == "position" else format_length(z)
+    value = position_text(point["position_m"]) if name == "position" else format_length(point["position_m"][2])
     words = _point(ground, point)
     if owner and coordinates(point, 1) not in owner:
         words += f" on {owner}"
@@ -220,7 +219,7 @@ def _layout(ground: Ground, turn: Turn, rng: random.Random) -> str:
     """What holds between the two main objects in one view, and how deep they are."""
     claims = []
     for kind in RELATION_KINDS[:3]:
-        sign, _ = ground.facts.relation(kind, *turn.object_ids, turn.frame)
+        sign, _ = ground.facts.relation(kind, turn.object_ids[0], turn.object_ids[1], turn.frame)
         if sign:
             claims.append(_claim(ground, kind, sign, turn, rng))
     rows = [ground.facts.objects[name] for name in turn.object_ids]

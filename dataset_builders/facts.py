@@ -54,7 +54,8 @@ class RecordFacts:
         """A point (3,) in the camera frame of `frame`: its pixel's centre at its depth, through the poses."""
         camera = self.cameras[point["view"]]
         intrinsics = Intrinsics(camera["fx"], camera["fy"], camera["cx"], camera["cy"])
-        in_view = unproject(*(np.array(value) for value in (*self.pixel(point), point["depth_m"])), intrinsics)
+        u, v = self.pixel(point)
+        in_view = unproject(np.array(u), np.array(v), np.array(point["depth_m"]), intrinsics)
         if point["view"] == frame:
             return in_view
         return transform(transform(in_view, self.poses[point["view"]]), self.world_to_camera[frame])

@@ -296,7 +296,7 @@ def compare(kind: str, first: Placed, second: Placed, noise: float, gravity: boo
     Returns:
         +1, -1 or 0 for undecidable, and the decisive difference in metres (positive with +1).
     """
-    range_first, range_second = np.linalg.norm(first.box.centre), np.linalg.norm(second.box.centre)
+    range_first, range_second = (float(np.linalg.norm(one.box.centre)) for one in (first, second))
     margin = NOISE_FACTOR * noise * (range_first + range_second) / 2
     half_first, half_second = first.box.half_extents(), second.box.half_extents()
     step = second.box.centre - first.box.centre  # x: positive when first is left

@@ -5,6 +5,7 @@ Pure functions of (scene, seed): each turn draws from its own `random.Random`, s
 answer a few centimetres of noise would flip is replaced by another one. The wording is added by `dialogue.py`.
 """
 
+import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -303,7 +304,7 @@ def distance_turn(ground: Ground, primary: Pair) -> Turn:
         ids = rng.choice(apart)
     _, witness = surface_distance(*(ground.measured[name].dense_points(ground.scene.views) for name in ids))
     ends = tuple(rounded(end) for end in witness)
-    value = float(np.linalg.norm(np.subtract(*ends)))
+    value = math.dist(*ends)
     return Turn(
         10, "surface_distance", primary.frame, format_length(value), value=value, object_ids=ids,
         witness=ends,
@@ -315,7 +316,7 @@ def point_distance_turn(ground: Ground, points: list[Row]) -> Turn:
     first = points[0]
     second = next((point for point in points[1:] if point["view"] != first["view"]), points[1])
     pinned = ground.pinned(first, first["view"]), ground.pinned(second, first["view"])
-    value = float(np.linalg.norm(np.subtract(pinned[0]["position_m"], pinned[1]["position_m"])))
+    value = math.dist(*(point["position_m"] for point in pinned))
     return Turn(10, "point_distance", first["view"], format_length(value), value=value, points=pinned)
 
 

@@ -5,6 +5,7 @@ objects), numbers, and claims of the form "<one> is <phrase> <other>". A number 
 stands before it, or the value of the turn; a claim must hold beyond doubt.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -26,8 +27,10 @@ POINT_PATTERN = re.compile(r"the point \((\d\.\d{3}), (\d\.\d{3})\)(?: in image 
 NUMBER_PATTERN = re.compile(r"(?<![\w.(])\d+(?:\.\d+)?(?: (?:cm|m)\b|(?![\w]))(?: (?:to the )?(\w+))?")
 LENGTH_PATTERN = re.compile(r"(?<![\w.])\d+(?:\.\d+)? c?m\b")
 WORD_NUMBER_PATTERN = re.compile(rf"\b({'|'.join(COUNT_WORDS[2:])})\b", re.IGNORECASE)
-AXIS_WORDS = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1), "forward": (2, 1), "backward": (2, -1)}
-HEIGHT_WORDS = {"lower": (1, -1), "higher": (1, 1)}
+DIRECTIONS = {  # word -> axis and sign, of a point in its camera frame or of an object in its canonical frame
+    "left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1), "forward": (2, 1), "backward": (2, -1),
+    "lower": (1, -1), "higher": (1, 1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,17 @@ class Reader:
         """Every length that may be said of a reference, as text."""
         if one.item is None:
             return {format_length(value) for value in one.point["position_m"]} if one.point else set()
-        row = one.item
-        if row["is_support"]:
+        row, centre = one.item, self.place_of(one)
+        if centre is None:
             return set()
-        centre = self.facts.placed(row, self.turn["frame"]).box.centre
         values = [row["depth_m"], row["size"][1], *row["dimensions"], centre[0], centre[1], np.linalg.norm(centre)]
         return {format_length(float(value)) for value in values}
+
+    def place_of(self, one: Reference) -> Any:
+        """Where a reference is (3,): a point in the camera frame, an object's centre in the canonical frame."""
+        if one.item is None:
+            return one.point["position_m"] if one.point else None
+        return None if one.item["is_support"] else self.facts.box(one.item, self.turn["frame"]).centre
 
     def shared_lengths(self) -> set[str]:
         """Lengths that belong to the turn as a whole: distances and differences."""
@@ -85,10 +93,10 @@ class Reader:
         if len(ids) == 2 and not any(self.facts.objects[name]["is_support"] for name in ids):
             values.append(self.facts.centre_distance(*ids))
         if len(self.turn["witness"]) == 2:
-            values.append(float(np.linalg.norm(np.subtract(*self.turn["witness"]))))
+            values.append(math.dist(*self.turn["witness"]))
         if len(points) == 2:
             values.append(abs(self.facts.closer(*points)[1]))
-            values.append(float(np.linalg.norm(np.subtract(points[0]["position_m"], points[1]["position_m"]))))
+            values.append(math.dist(*(point["position_m"] for point in points)))
         if self.turn["level"] == "caption" and len(self.facts.cameras) > 1:
             values.append(self.facts.camera_distance(0, len(self.facts.cameras) - 1))
         return {format_length(value) for value in values}
@@ -273,9 +281,9 @@ def _expected_answer(reader: Reader) -> str | None:
     if kind == "object_range":
         return format_length(float(np.linalg.norm(facts.box(rows[0], turn["frame"]).centre)))
     if kind == "surface_distance":
-        return format_length(float(np.linalg.norm(np.subtract(*turn["witness"])))) if len(turn["witness"]) == 2 else ""
+        return format_length(math.dist(*turn["witness"])) if len(turn["witness"]) == 2 else ""
     if kind == "point_distance":
-        return format_length(float(np.linalg.norm(np.subtract(points[0]["position_m"], points[1]["position_m"]))))
+        return format_length(math.dist(*(point["position_m"] for point in points)))
     return None
 
 
@@ -354,16 +362,11 @@ def _number_problems(reader: Reader, text: str, metric: bool) -> Iterator[str]:
 
 def _is_explained(reader: Reader, length: str, word: str | None, near: list[Reference]) -> bool:
     """Whether a length is a fact of the references before it (with the right direction word), or of the turn."""
-    if word in AXIS_WORDS or word in HEIGHT_WORDS:
-        axis, sign = (AXIS_WORDS | HEIGHT_WORDS)[word]
-        rows = near or [Reference(0, 0, point=point) for point in reader.turn["points"]]
-        vectors = [
-            one.point["position_m"] if one.point else reader.facts.placed(one.item, reader.turn["frame"]).box.centre
-            for one in rows
-            if one.point or (one.item and not one.item["is_support"])
-        ]
-        return any(format_length(one[axis]) == length and sign * one[axis] >= 0 for one in vectors)
     if not near:
         near = [Reference(0, 0, item=reader.facts.objects[name]) for name in reader.turn["object_ids"]]
         near += [Reference(0, 0, point=point) for point in reader.turn["points"]]
+    if word in DIRECTIONS:
+        axis, sign = DIRECTIONS[word]
+        offsets = [float(place[axis]) for place in (reader.place_of(one) for one in near) if place is not None]
+        return any(format_length(offset) == length and sign * offset >= 0 for offset in offsets)
     return length in reader.shared_lengths().union(*(reader.lengths_of(one) for one in near))
