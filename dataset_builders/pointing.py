@@ -19,7 +19,7 @@ STEADY_SPREAD = 0.03  # largest relative spread of the depth around a point
 def point_at(view: View, index: int, u: int, v: int) -> Row | None:
     """The point row (without a position) of a pixel, named with three decimals; None where there is no depth.
 
-    The depth is read again at the pixel that the rounded coordinates name, which for images wider than 1000 pixels
+    The depth is read again at the pixel that the rounded coordinates name, which for images of 1000 pixels or more
     may be the neighbour, and rounded to the millimetre, as the text shows it.
     """
     height, width = view.depth_m.shape

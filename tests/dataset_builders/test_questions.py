@@ -25,6 +25,7 @@ from dataset_builders.phrasings import (
     pluralise,
     sentences,
 )
+from dataset_builders.pointing import point_at, steady_points
 from dataset_builders.scene import DropItem, SceneObject
 from dataset_builders.schema import KINDS, message_text, turn_order, validate
 from dataset_builders.spatial_reasoning import build_record
@@ -233,6 +234,25 @@ def test_questions_are_balanced():
     assert 0.4 < answers["yes"] / answers.total() < 0.6
 
 
+def test_questions_ask_in_both_directions(records):
+    asked = Counter()
+    for record in records:
+        for turn, question, _ in dialogue(record):
+            if turn["kind"] == "left_right":
+                asked["left" if "left" in question else "right", turn["answer"]] += 1
+    assert len(asked) == 4 and min(asked.values()) > 10
+
+
+def test_sides_too_short_to_measure_are_not_told():
+    plate = Solid("plate", (0, 2.0, 0.3), (0.4, 0.01, 0.3))
+    scene = scene_of([TABLE, plate, BREAKFAST[2]], [camera_pose((0, 0, 0.3))])
+    told = set()
+    for seed in range(12):
+        for _, _, answer in dialogue(build_record(scene, seed=seed)):
+            told.update(re.findall(r"part of the plate measures ((?:[\d.]+ c?m(?: by )?)+)", answer))
+    assert told and all(len(sides.split(" by ")) == 2 for sides in told)
+
+
 def test_same_seed_same_dialogue_in_any_process(breakfast):
     program = """
 import json
@@ -345,6 +365,25 @@ def test_written_coordinates_lead_back_to_the_depth(width):
             column = min(int(point["x"] * width), width - 1)
             assert point["depth_m"] == round(float(view.depth_m[row, column]), 3)
             assert round(point["x"], 3) == point["x"] and round(point["y"], 3) == point["y"]
+
+
+@pytest.mark.parametrize("width", [128, 333, 640, 998])
+def test_a_coordinate_names_the_pixel_it_was_made_from(width):
+    view = scene_of(BREAKFAST, width=width, height=width // 2, focal=width).views[0]
+    view = replace(view, depth_m=np.ones_like(view.depth_m))
+    for u, v in [(0, 0), (1, width // 4), (width // 3, 5), (width - 1, width // 2 - 1)]:
+        point = point_at(view, 0, u, v)
+        assert (int(point["x"] * width), int(point["y"] * (width // 2))) == (u, v)
+
+
+def test_free_points_keep_away_from_steps_and_noise(breakfast):
+    view = breakfast.views[0]
+    step = np.where(np.arange(320) < 160, 1.0, 2.0) * np.ones((240, 1))
+    stepped = replace(breakfast, views=(replace(view, depth_m=step.astype(np.float32)),))
+    points = steady_points(stepped, 0, random.Random(0), 60)
+    assert len(points) == 60 and all(abs(point["x"] * 320 - 160) >= 3 for point in points)
+    noise = np.random.default_rng(0).uniform(1, 2, (240, 320)).astype(np.float32)
+    assert steady_points(replace(breakfast, views=(replace(view, depth_m=noise),)), 0, random.Random(0), 9) == []
 
 
 def test_points_stand_on_steady_depth(records, breakfast):

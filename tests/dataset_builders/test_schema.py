@@ -20,6 +20,7 @@ from dataset_builders.schema import (
 from dataset_builders.spatial_reasoning import base_record, build_record
 from tests.dataset_builders.scenes_for_tests import BREAKFAST, TABLE, Solid, camera_pose, scene_of
 
+FLIPPED = {"left": "right", "right": "left"}
 TWO_POSES = [camera_pose((-0.3, 0, 0.5), -10, 20), camera_pose((0.6, 0, 0.6), 15, 22)]
 
 
@@ -257,6 +258,14 @@ def test_directions_cannot_flip(built, word, other):
     answer["text"] = answer["text"].replace(there, instead)
     turn["answer"] = turn["answer"].replace(there, instead)
     assert validate(changed)
+
+
+def test_directions_in_a_rationale_cannot_flip(built):
+    changed, _, _, answer = with_kind(built, "left_right")
+    answer["text"] = re.sub(
+        r"(c?m) to the (left|right)", lambda one: f"{one[1]} to the {FLIPPED[one[2]]}", answer["text"]
+    )
+    assert any("follows from nothing" in problem for problem in validate(changed))
 
 
 @pytest.mark.parametrize("kind", ["left_right", "front_behind", "taller_shorter", "bigger_smaller"])
