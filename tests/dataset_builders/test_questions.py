@@ -244,7 +244,7 @@ def test_questions_ask_in_both_directions(records):
 
 
 def test_sides_too_short_to_measure_are_not_told():
-    plate = Solid("plate", (0, 2.0, 0.3), (0.4, 0.01, 0.3))
+    plate = Solid("plate", (0, 2.0, 0.3), (0.4, 0.01, 0.3), 8)
     scene = scene_of([TABLE, plate, BREAKFAST[2]], [camera_pose((0, 0, 0.3))])
     told = set()
     for seed in range(12):
