@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset_builders.scene import Intrinsics, Scene, SceneObject, View
+from dataset_builders.schema import message_text
 
 UP = np.array([0.0, 0.0, 1.0])
 
@@ -76,3 +77,15 @@ BREAKFAST = (  # on a table top at z = 0, in front of a camera at height 0.5 m
     Solid("scissors", (0.05, 1.70, 0.02), (0.30, 0.12, 0.04), -30),
     Solid("lamp", (0.55, 1.90, 0.25), (0.15, 0.15, 0.50)),
 )
+TWO_POSES = [camera_pose((-0.3, 0, 0.5), -10, 20), camera_pose((0.6, 0, 0.6), 15, 22)]
+
+
+def dialogue(record):
+    """Each turn with its question and answer."""
+    texts = [message_text(one) for one in record["messages"]]
+    return list(zip(record["turns"], texts[::2], texts[1::2]))
+
+
+def asked_objects(record):
+    """Ids of the objects that object- and scene-level turns speak of."""
+    return {name for turn in record["turns"] if turn["level"] in ("object", "scene") for name in turn["object_ids"]}

@@ -18,10 +18,9 @@ from dataset_builders.schema import (
     validate,
 )
 from dataset_builders.spatial_reasoning import base_record, build_record
-from tests.dataset_builders.scenes_for_tests import BREAKFAST, TABLE, Solid, camera_pose, scene_of
+from tests.dataset_builders.scenes_for_tests import BREAKFAST, TABLE, TWO_POSES, Solid, camera_pose, scene_of
 
 FLIPPED = {"left": "right", "right": "left"}
-TWO_POSES = [camera_pose((-0.3, 0, 0.5), -10, 20), camera_pose((0.6, 0, 0.6), 15, 22)]
 
 
 @pytest.fixture(scope="module")
