@@ -4,7 +4,7 @@ Every step is the command that a full run uses; only the sizes and the two start
 reuses what is there and says so.
 
     spatialboost quickstart                                     # minutes on two CPU cores
-    spatialboost quickstart --smallest --output /tmp/quickstart # the form that CI runs
+    spatialboost quickstart --smallest                          # the form that CI runs
 """
 
 import argparse
@@ -53,7 +53,9 @@ print(f"{type(model).__module__.split('.')[0]}.{type(model).__name__} read {rows
 def make_parser() -> argparse.ArgumentParser:
     """Arguments of `spatialboost quickstart`."""
     parser = argparse.ArgumentParser(prog="spatialboost quickstart", description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"), help="folder for all that is made")
+    parser.add_argument(
+        "--output", type=Path, help="folder for all that is made (default: outputs/quickstart[-smallest])"
+    )
     parser.add_argument("--smallest", action="store_true", help="a few scenes and steps, only to see that it runs")
     parser.add_argument("--seed", type=int, default=0, help="of the rooms and of all random weights")
     return parser
@@ -63,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     """Build data, train the three stages, evaluate, and load the result where the clone cannot be seen."""
     arguments = make_parser().parse_args(argv)
     size = SIZES["smallest" if arguments.smallest else "default"]
-    root: Path = arguments.output
+    root: Path = arguments.output or Path(
+        "outputs/quickstart-smallest" if arguments.smallest else "outputs/quickstart"
+    )
     start = time.monotonic()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
