@@ -1,6 +1,7 @@
 """The command `spatialboost`: picks a module by its verb and calls that module's `main(argv)`."""
 
 import importlib
+import logging
 import sys
 import traceback
 from pathlib import Path
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"spatialboost: error: unknown verb {verb!r}, choose one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns of a kernel that nothing here uses
     try:
         return importlib.import_module(VERBS[verb][0]).main(rest) or 0
     except Exception as error:

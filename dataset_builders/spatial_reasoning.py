@@ -114,7 +114,9 @@ def _check_complete(ground: Ground, turns: list[Turn], allow_partial: bool) -> N
     if not ground.facts.objects:
         raise DropItem("no_objects", f"{name} has no object, so turns 6-10 cannot be asked; {keep}")
     if usable < 2:
-        raise DropItem("fewer_than_two_objects", f"{name} has {usable} usable objects, 6-10 cannot be asked; {keep}")
+        raise DropItem(
+            "fewer_than_two_objects", f"{name} has {usable} of two usable objects: turns 6-10 cannot be asked; {keep}"
+        )
     raise DropItem("no_common_view", f"{name}: no view shows two objects clearly together, so {missing} lack; {keep}")
 
 

@@ -28,7 +28,7 @@ class Size(NamedTuple):
     max_steps: int
 
 
-SIZES = {"default": Size(num_scenes=80, max_steps=40), "smallest": Size(num_scenes=8, max_steps=4)}
+SIZES = {"default": Size(num_scenes=80, max_steps=100), "smallest": Size(num_scenes=8, max_steps=4)}
 RESOLUTION_PX = 64
 
 # Runs in a process of its own, in an empty folder, without the clone on its path.
