@@ -8,7 +8,7 @@ from typing import Any
 from dataset_builders.configs import CONFIGS
 from dataset_builders.schema import GENERATOR_VERSION
 from dataset_builders.shards import SPLITS, BuildPlan, ShardReport
-from model_cards import render
+from model_cards import CITATION, render
 
 HUB_LICENCES = ("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "apache-2.0", "mit", "bsd-3-clause")
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -112,6 +112,7 @@ def dataset_card(plan: BuildPlan, summary: BuildSummary, command: str, class_nam
         title=f"Spatial reasoning dialogues from {plan.source} scenes",
         summary=f"{total} records from {summary.kept_items} scenes, for teaching 3D space to a vision encoder.",
         generator_version=GENERATOR_VERSION,
+        citation=CITATION,
         seed=plan.dialogue.seed,
         configurations=_configurations(summary),
         first_config=first_config,

@@ -4,6 +4,16 @@ from pathlib import Path
 from string import Template
 
 FOLDER = Path(__file__).parent
+CITATION = """## Citation
+
+```bibtex
+@article{jeon2026spatialboost,
+  title   = {SpatialBoost: Enhancing Visual Representation through Language-Guided Reasoning},
+  author  = {Jeon and Kim and Jang and Kim and Shin},
+  journal = {arXiv preprint arXiv:2603.22057},
+  year    = {2026}
+}
+```"""
 
 
 def render(template_name: str, **values: object) -> str:

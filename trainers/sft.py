@@ -26,6 +26,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
+from trainers.cards import write_encoder_card, write_vlm_card
 from trainers.config import StageArguments, TrainingConfig
 from trainers.data import DataSource, load_training_data
 from trainers.models import ModelAndProcessor, cast_frozen_language_model, load_model, provenance
@@ -205,6 +206,8 @@ def train(run: Run) -> None:
         model.vision_tower.save_pretrained(output_dir / ENCODER_FOLDER)
         processor.image_processor.save_pretrained(output_dir / ENCODER_FOLDER)
         outcome["alpha"] = model.vision_tower.alpha_table()
+        write_encoder_card(output_dir / ENCODER_FOLDER, run.record | outcome, model.vision_tower.config)
+    write_vlm_card(output_dir, run.record | outcome)
     write_record(output_dir, run.record | outcome)
     logger.info(f"Stage {stage.number}: {outcome['steps']} steps in {seconds:.1f} s, saved in {output_dir}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from tests.commands import train as main
@@ -70,6 +71,17 @@ def test_frozen_parts_stay_through_all_stages(runs, encoder, language_model):
     assert all(torch.equal(weights[3][name], weights[2][name]) for name in text)
 
 
+def test_every_stage_writes_cards_that_the_hub_reads(runs):
+    for stage, folder in runs.items():
+        card = ModelCard.load(folder / "README.md")
+        assert card.data.pipeline_tag == "image-text-to-text" and f"stage {stage}" in card.text
+        assert "learning rates" in card.text and "$" not in card.text
+    card = ModelCard.load(runs[3] / "encoder" / "README.md")
+    assert card.data.library_name == "transformers" and card.data.base_model is None  # a folder is no Hub id
+    alpha = json.loads((runs[3] / "run.json").read_text())["alpha"]
+    assert f"| 1 | {alpha[1]['mean']:.3f} |" in card.text
+
+
 def test_encoder_loads_where_the_clone_cannot_be_seen(runs, tmp_path):
     from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostProcessor
 
@@ -97,7 +109,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(runs, data, tmp_path):
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     assert main([*start, *common(data, whole, **settings)]) == 0
     shutil.copytree(whole / "checkpoint-2", halved / "checkpoint-2")
-    assert not (whole / "README.md").exists()  # TRL's card would not fit
+    assert "SpatialBoost vision-language model" in (whole / "README.md").read_text()  # and not TRL's card
     assert main([*start, *common(data, halved, **settings, resume_from_checkpoint="true")]) == 0
     assert [step for step, _ in losses(whole)] == [1, 2, 3, 4]
     assert losses(halved) == losses(whole)
