@@ -109,18 +109,21 @@ def run(arguments: argparse.Namespace, tasks: list[str], resolution: tuple[int, 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    sides: list[dict[str, dict[str, Any]]] = []
+    encoders = []  # both are loaded before either is measured: a wrong name must not cost hours
     for side, name, revision in (
         ("base", arguments.base, arguments.base_revision),
         ("boosted", arguments.boosted, arguments.boosted_revision),
     ):
         try:
-            encoder = load_encoder(name, revision, device, getattr(torch, arguments.dtype))
+            encoders.append(load_encoder(name, revision, "cpu", getattr(torch, arguments.dtype)))
         except ValueError as error:
             raise ValueError(f"--{side}: {error}") from error
-        resolution = resolution or encoder.input_size_px  # the base's own serves both
+    resolution = resolution or encoders[0].input_size_px  # the base's own serves both
+    sides: list[dict[str, dict[str, Any]]] = []
+    for encoder in encoders:
+        encoder.model.to(device)
         sides.append({task: evaluate_task(task, encoder, arguments, resolution) for task in tasks})
-        del encoder
+        encoder.model.to("cpu")
     results: dict[str, Any] = {
         "preset": arguments.preset,
         "limit": arguments.limit,

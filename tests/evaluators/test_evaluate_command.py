@@ -106,6 +106,14 @@ def test_mistakes_end_in_one_sentence_and_code_2(encoder_folders, dense_folder, 
     assert error.startswith("spatialboost evaluate: ") and message in error
 
 
+def test_a_wrong_boosted_encoder_is_found_before_the_base_is_measured(
+    encoder_folders, dense_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("evaluators.run.evaluate_task", lambda *_: pytest.fail("measured before it was checked"))
+    assert evaluate(encoder_folders("dinov3"), tmp_path / "absent", dense_folder, tmp_path / "report") == 2
+    assert "--boosted" in capsys.readouterr().err
+
+
 def test_a_missing_extra_is_named(encoder_folders, dense_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "evaluators.pictures", None)
     monkeypatch.setitem(spatialboost_cli.EXTRAS, "evaluators.pictures", "eval")
