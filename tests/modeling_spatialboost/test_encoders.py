@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers as t
+from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
 
 from modeling_spatialboost import SpatialBoostBackbone, SpatialBoostForDepthEstimation, SpatialBoostModel
 from modeling_spatialboost.dual_channel_attention import is_second_channel
@@ -234,3 +235,31 @@ def test_verify_base_channel_needs_a_base(tmp_path):
     with pytest.raises(ValueError, match="base=None"):
         model.verify_base_channel()
     assert model.verify_base_channel(tiny_encoder("vit"))
+
+
+def test_naflex_takes_ordinary_images_and_cuts_them_as_its_own_processor_does():
+    model = SpatialBoostModel.from_encoder(tiny_encoder("siglip2_naflex")).eval()
+    image = torch.rand(3, 16, 40)
+    patches = convert_image_to_patches(image, 8)[None]
+    native = {"pixel_attention_mask": torch.ones(1, 10), "spatial_shapes": torch.tensor([[2, 5]])}
+    assert torch.equal(model(image[None]).last_hidden_state, model(patches, **native).last_hidden_state)
+
+
+def test_the_weights_of_a_loaded_model_survive_the_start_of_a_new_head():
+    encoder = tiny_encoder("vit")
+    for module in encoder.modules():  # as in a model that transformers did not initialise itself
+        module.__dict__.pop("_is_hf_initialized", None)
+    images = torch.rand(1, 3, SIZE, SIZE)
+    expected = encoder(images).last_hidden_state
+    model = SpatialBoostForDepthEstimation.from_encoder(encoder).eval()
+    assert torch.equal(model.backbone(images).last_hidden_state, expected)
+
+
+def test_patch_features_of_clip_go_through_the_norm_that_clip_keeps_for_its_pooled_token():
+    encoder = tiny_encoder("clip")
+    with torch.no_grad():
+        encoder.post_layernorm.weight.mul_(3.0)
+    images = torch.rand(1, 3, SIZE, SIZE)
+    tokens = encoder.post_layernorm(encoder(images).last_hidden_state)[:, 1:]
+    features, _ = SpatialBoostModel.from_encoder(encoder).eval().patch_features(images)
+    assert torch.equal(features.flatten(2).mT, tokens)

@@ -293,3 +293,14 @@ def test_remote_code_imports_only_torch_and_transformers():
             else:
                 continue
             assert roots <= allowed, f"{path.name}:{node.lineno} imports {roots}"
+
+
+def test_clip_tokens_reach_the_projector_after_the_final_norm(tiny, vlm):
+    """CLIP norms only its pooled token by itself (method: patch tokens of the last layer, after the final norm)."""
+    _, processor = vlm
+    encoder = sb.SpatialBoostModel.from_encoder(tiny_encoder("clip")).eval()
+    model = sb.SpatialBoostForConditionalGeneration.from_components(encoder, str(tiny / "lm"), processor).eval()
+    images = torch.rand(1, 3, 32, 32)
+    tokens = model.model.vision_features(images)
+    expected = encoder.backbone.post_layernorm(encoder(images).last_hidden_state)[:, 1:]
+    assert torch.equal(tokens, expected)
