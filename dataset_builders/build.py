@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     """Build, write, and tell what was kept and dropped.
 
     Returns:
-        0 if enough was kept, else 2.
+        0.
 
     Raises:
-        InputError: an argument or the input is wrong, or the output folder holds something else.
+        InputError: an argument or the input is wrong, the output folder holds something else, or too little was kept.
     """
     parser = make_parser()
     arguments = parser.parse_args(argv)
