@@ -13,6 +13,8 @@ from datasets import Dataset, Image, List, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 from PIL import Image as PillowImage
 
+from modeling_spatialboost.encoder_loading import first_line
+
 COLUMNS = ("images", "messages")
 ROLES = ("system", "user", "assistant")
 
@@ -74,10 +76,9 @@ def _load(name: str) -> Dataset:
     try:
         return load_dataset(path, config, split=split, cache_dir=_cache_dir(path))
     except (OSError, ValueError, DatasetsError) as error:
-        first_line = str(error).strip().split("\n")[0]
         raise ValueError(
             f"datasets={name!r} is neither a folder with a data set nor one on the Hub that can be reached. Write "
-            f"PATH:CONFIG:SPLIT, such as outputs/data:single_view:train. ({first_line})"
+            f"PATH:CONFIG:SPLIT, such as outputs/data:single_view:train. ({first_line(error)})"
         ) from error
 
 

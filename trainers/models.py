@@ -16,6 +16,7 @@ from modeling_spatialboost import (
     SpatialBoostVLMConfig,
 )
 from modeling_spatialboost.dual_channel_attention import is_second_channel
+from modeling_spatialboost.encoder_loading import first_line
 from modeling_spatialboost.modeling_spatialboost_vlm import load_boosted_encoder
 from trainers.config import StageArguments
 
@@ -93,11 +94,6 @@ def cast_frozen_language_model(model: SpatialBoostForConditionalGeneration) -> N
     for module in (model.model.language_model, model.lm_head):
         for parameter in module.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().split("\n")[0]
 
 
 def _settings(name: str, revision: str | None) -> dict:
