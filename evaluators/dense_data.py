@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from evaluators.array_cache import cached_array
 from evaluators.metrics import IGNORED_CLASS
+from modeling_spatialboost.encoder_loading import first_line
 
 COLUMNS = ("image", "depth", "segmentation", "id")
 # What `_check` said of every row, by the fingerprint of the rows: each task of each encoder asks again.
@@ -129,10 +130,9 @@ def _load_split(data: str, split: str, limit: int | None) -> DenseSplit:
     try:
         rows = _read_parquet(data, split)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"data {data!r} has no split {split!r} of the configuration 'dense': pass a folder made by `spatialboost "
-            f"build` or a Hub id in its layout ({reason})"
+            f"build` or a Hub id in its layout ({first_line(error)})"
         ) from error
     missing = [column for column in COLUMNS if column not in rows.column_names]
     if missing:

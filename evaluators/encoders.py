@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
 from modeling_spatialboost.dual_channel_attention import ENCODERS
+from modeling_spatialboost.encoder_loading import first_line
 
 # Missing weights of parts that do not touch the patch tokens are harmless; any other one would be random.
 UNUSED_PARTS = ("pool", "head", "mask_token", "logit_", "visual_projection", "text_projection", "text_model")
@@ -161,10 +162,9 @@ def _load_vision_model(id_or_folder: str, revision: str | None, dtype: torch.dty
             output_loading_info=True,
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"encoder {id_or_folder!r} cannot be loaded: pass a folder written by save_pretrained or a model id "
-            f"that AutoModel knows ({reason})"
+            f"that AutoModel knows ({first_line(error)})"
         ) from error
     missing = sorted(key for key in loading["missing_keys"] if not any(part in key for part in UNUSED_PARTS))
     if missing:
