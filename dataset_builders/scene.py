@@ -1,5 +1,6 @@
 """The one description of a scene that every source yields and every builder reads."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,14 @@ class Intrinsics:
     cx: float
     cy: float
 
+    @property
+    def known(self) -> bool:
+        """Whether all four are numbers."""
+        return all(math.isfinite(value) for value in (self.fx, self.fy, self.cx, self.cy))
+
+
+UNKNOWN_INTRINSICS = Intrinsics(math.nan, math.nan, math.nan, math.nan)  # until a depth model tells the focal length
+
 
 @dataclass(frozen=True)
 class View:
@@ -35,8 +44,10 @@ class View:
 
     Attributes:
         image: RGB, uint8, (H, W, 3), already upright.
-        depth_m: float32, (H, W), metres along the optical axis (z, not ray length), 0 = no reading.
-        intrinsics: of `image` and `depth_m`, which have the same size.
+        depth_m: float32, (H, W), metres along the optical axis (z, not ray length), 0 = no reading. All zeros in what
+            a source of plain photographs yields: a depth model fills it (`perception`). In a scene that is not
+            `metric` it is in the unit of the poses and may be sparse.
+        intrinsics: of `image` and `depth_m`, which have the same size; `UNKNOWN_INTRINSICS` until perception.
         camera_to_world: (4, 4), rigid, OpenCV axes (x right, y down, z forward); identity for a single view.
         instances: int32, (H, W), 0 = no object, k = the object whose `id` is k; None where unknown.
         segmentation: uint8, (H, W), class ids, 255 = ignored; None where unknown.
@@ -50,6 +61,11 @@ class View:
     instances: np.ndarray | None = None
     segmentation: np.ndarray | None = None
     image_bytes: bytes | None = None
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether any pixel has a reading."""
+        return bool((self.depth_m > 0).any())
 
 
 @dataclass(frozen=True)
@@ -73,9 +89,11 @@ class Scene:
         objects: may be empty, which leaves only pixel-level questions.
         up_world: unit vector against gravity in world axes, or None: then no question about height is asked.
         depth_noise: relative standard deviation of the depth (0.0 = exact), sets the ambiguity margins.
-        metric: whether `depth_m` is in true metres; no metric text is written without it.
+        metric: whether `depth_m` and the poses are in true metres; no metric text is written without it.
         scale_source: where the metres come from: "sensor", "renderer", "model:<id>", "poses".
         split: "train" or "test".
+        posed: whether the `camera_to_world` of several views share one world; False until they are reconstructed.
+        conversation: question-answer pairs that came with the image (LLaVA); no geometry is needed for them.
     """
 
     id: str
@@ -88,3 +106,5 @@ class Scene:
     metric: bool = True
     scale_source: str = "sensor"
     split: str = "train"
+    posed: bool = True
+    conversation: tuple[tuple[str, str], ...] = ()
