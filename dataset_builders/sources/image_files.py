@@ -7,23 +7,30 @@ needs no turning. Greyscale, palettes and CMYK become RGB, 16 bits are scaled to
 import hashlib
 import io
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from dataset_builders.scene import UNKNOWN_INTRINSICS, DropItem, Intrinsics, View
+from dataset_builders.scene import UNKNOWN_INTRINSICS, DropItem, InputError, Intrinsics, View
+from dataset_builders.sources import SourceOptions
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm"))
+# some of these Pillow cannot read: such files are counted as drops rather than overlooked
+IMAGE_SUFFIXES = frozenset((".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpeg", ".jpg")) | frozenset(
+    (".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
 MIN_SIDE_PX = 16
 MAX_PIXELS = 50_000_000  # 150 MB decoded, 350 MB with depth and masks; Pillow refuses bombs from 179 million on
 MAX_ASPECT = 4.0  # beyond it lies a panorama, which no pinhole camera took
 QUARTER_TURNS = {1: 0, 6: 1, 3: 2, 8: 3}  # EXIF orientation -> clockwise quarter turns that make it upright
 MIRRORED = (2, 4, 5, 7)  # EXIF orientations
 KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
-FILM_DIAGONAL_MM = math.hypot(36, 24)
+FILM_WIDTH_MM = 36.0  # phones mean the longer side, too: of an iPhone 4S the diagonal would be 7 % off, the width 3 %
+MAX_OFF_CENTRE = 0.2  # of the image's side; intrinsics of half or double the resolution are off by 0.25 or more
 MAX_NAME_LENGTH = 120
 
 
@@ -32,12 +39,14 @@ class ImageFile:
     """A decoded image.
 
     Attributes:
+        name: what a drop calls it.
         pixels: RGB, uint8, (H, W, 3), upright.
         image_bytes: the file's bytes where they show exactly `pixels`, else None.
         quarter_turns: clockwise turns that made the stored pixels upright; depth and masks beside it need the same.
         exif_focal_length_px: of `pixels`, None where EXIF does not tell it.
     """
 
+    name: str
     pixels: np.ndarray
     image_bytes: bytes | None
     quarter_turns: int
@@ -95,8 +104,9 @@ def read_image(source: Path | bytes, name: str) -> ImageFile:
     if orientation in MIRRORED:
         raise DropItem("mirrored_image", f"{name} has EXIF orientation {orientation}: it is stored mirrored")
     turns = QUARTER_TURNS.get(orientation, 0)
-    focal_length_px = focal_length_35mm * math.hypot(*image.size) / FILM_DIAGONAL_MM
+    focal_length_px = focal_length_35mm * long / FILM_WIDTH_MM
     return ImageFile(
+        name=name,
         pixels=np.rot90(_rgb(image, name), -turns),
         image_bytes=_content(source) if turns == 0 and _shows_as_stored(image) else None,
         quarter_turns=turns,
@@ -105,17 +115,63 @@ def read_image(source: Path | bytes, name: str) -> ImageFile:
 
 
 def photograph(file: ImageFile, intrinsics: Intrinsics | None = None) -> View:
-    """A view without depth; the focal length is that of EXIF, else `intrinsics`, else unknown."""
+    """A view without depth; the focal length is that of EXIF, else `intrinsics`, else unknown.
+
+    Raises:
+        DropItem: "intrinsics_size" where `intrinsics` would be used and belong to another resolution.
+    """
     height, width = file.pixels.shape[:2]
-    camera = intrinsics or UNKNOWN_INTRINSICS
+    camera = UNKNOWN_INTRINSICS
     if file.exif_focal_length_px is not None:
         focal_length_px = file.exif_focal_length_px
         camera = Intrinsics(focal_length_px, focal_length_px, (width - 1) / 2, (height - 1) / 2)
+    elif intrinsics is not None:
+        check_intrinsics(intrinsics, width, height, file.name)
+        camera = intrinsics
     return View(file.pixels, np.zeros((height, width), np.float32), camera, image_bytes=file.image_bytes)
 
 
+def check_intrinsics(intrinsics: Intrinsics, width: int, height: int, name: str) -> None:
+    """See that intrinsics can be those of an image of this size in pixels.
+
+    Raises:
+        DropItem: "bad_intrinsics" or, where the principal point is far from the middle, "intrinsics_size".
+    """
+    if not intrinsics.known or min(intrinsics.fx, intrinsics.fy) <= 0:
+        raise DropItem("bad_intrinsics", f"{name}: the focal lengths in {intrinsics} are not positive and finite")
+    off_centre = max(abs(intrinsics.cx / width - 0.5), abs(intrinsics.cy / height - 0.5))
+    if off_centre > MAX_OFF_CENTRE:
+        point = f"({intrinsics.cx:g}, {intrinsics.cy:g})"
+        raise DropItem(
+            "intrinsics_size",
+            f"{name}: {point} is far from the middle of {width}x{height} pixels; of another resolution?",
+        )
+
+
+def refuse_views(options: SourceOptions, source: str) -> None:
+    """Refuse `--views 2` and more where every image stands alone.
+
+    Raises:
+        InputError: as said.
+    """
+    if options.views not in (None, 1):
+        raise InputError(
+            f"--views {options.views} is of no use to --source {source}, whose images stand alone; omit it."
+        )
+
+
+def item_name(path: Path) -> str:
+    """A relative path as the name of an item: ASCII whatever bytes the file system holds; `item_path` undoes it."""
+    return quote_from_bytes(os.fsencode(path.as_posix()))
+
+
+def item_path(name: str) -> Path:
+    """The relative path that `item_name` wrote."""
+    return Path(os.fsdecode(unquote_to_bytes(name)))
+
+
 def safe_id(name: str) -> str:
-    """A path or other name as a scene id that is a safe file name, different for different names.
+    """A path or other name as a scene id: a safe file name, different for different names.
 
     What is safe already stays as it is; anything else gets dashes and the beginning of its hash.
     """

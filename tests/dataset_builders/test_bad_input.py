@@ -1,15 +1,17 @@
 """Image files of all kinds through `image_files`, which every source of images uses."""
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dataset_builders.scene import DropItem, Intrinsics
-from dataset_builders.sources.image_files import open_image, photograph, read_image, safe_id
+from dataset_builders.sources.image_files import item_name, item_path, open_image, photograph, read_image, safe_id
 
 RAMP = np.stack(np.broadcast_arrays(np.arange(0, 160, 4)[:, None], np.arange(0, 128, 4)[None], 90), -1).astype(
     np.uint8
@@ -183,7 +185,7 @@ def test_one_bit_and_moving_images():
 def test_the_focal_length_of_exif():
     file = read_image(with_exif(focal_35mm=26, size=(360, 240)), "x")
     assert file.exif_focal_length_px == pytest.approx(260)
-    view = photograph(file, Intrinsics(1, 1, 1, 1))
+    view = photograph(file, Intrinsics(1, 1, 1, 1))  # EXIF knows better
     assert (view.intrinsics.fx, view.intrinsics.cx, view.intrinsics.cy) == (pytest.approx(260), 179.5, 119.5)
     turned = read_image(with_exif(6, 26, size=(360, 240)), "x")
     assert photograph(turned).intrinsics.cx == 119.5
@@ -208,6 +210,21 @@ def test_ids_are_safe_and_different():
     for one in ids:
         assert one.isascii() and "/" not in one and 0 < len(one) < 200 and one not in (".", "..")
     assert ids[0] == "a.b.jpg"
+
+
+def test_names_of_items_survive_whatever_bytes_they_hold():
+    for raw in (b"a b/c.jpg", b"caf\xe9@100%.jpg", "\u00e9\n.jpg".encode()):
+        path = Path(os.fsdecode(raw))
+        assert item_name(path).isascii() and item_name(path).isprintable() and " " not in item_name(path)
+        assert item_path(item_name(path)) == path
+
+
+@pytest.mark.parametrize("camera", [(50, 50, 32, 20), (50, 50, 8, 10), (50, 50, 16, 40), (-5, 50, 16, 20)])
+def test_intrinsics_of_another_resolution(camera):
+    file = read_image(encoded(RAMP), "the_name")
+    with pytest.raises(DropItem, match="the_name") as caught:
+        photograph(file, Intrinsics(*camera))
+    assert caught.value.reason == ("bad_intrinsics" if camera[0] < 0 else "intrinsics_size")
 
 
 def test_masks_and_depth_have_no_smallest_size():
