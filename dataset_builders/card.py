@@ -2,12 +2,15 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from dataset_builders.configs import CONFIGS
+from dataset_builders.duplicates import find_duplicates
+from dataset_builders.plans import SPLITS, BuildPlan, ShardReport
 from dataset_builders.schema import GENERATOR_VERSION
-from dataset_builders.shards import SPLITS, BuildPlan, ShardReport
+from dataset_builders.tallies import balance, balance_table, captions_sentence, models_table
 from model_cards import CITATION, render
 
 HUB_LICENCES = ("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "apache-2.0", "mit", "bsd-3-clause")
@@ -24,7 +27,10 @@ class BuildSummary:
         kept_items: items that gave at least one record.
         num_items: all items.
         drops: how many records (of config "*": whole items) were left out, per configuration and reason.
+        duplicates: items left out because they look like an earlier one -> that one.
         sources: rows per "source | licence | scale source".
+        answers: how often each answer that should be balanced was given, per "configuration | kind | answer".
+        captions: captions by who wrote them.
         examples: texts of the first dialogue of each dialogue configuration.
         fingerprint: hash of the contents of all files.
     """
@@ -33,7 +39,10 @@ class BuildSummary:
     kept_items: int
     num_items: int
     drops: dict[tuple[str, str], int]
+    duplicates: dict[str, str]
     sources: dict[str, int]
+    answers: dict[str, int]
+    captions: dict[str, int]
     examples: dict[str, list[str]]
     fingerprint: str
 
@@ -47,26 +56,48 @@ class BuildSummary:
         }
 
 
-def summarise(plan: BuildPlan, reports: list[ShardReport]) -> BuildSummary:
-    """Add up the reports of all shards."""
+def summarise(plan: BuildPlan, reports: Iterable[ShardReport]) -> BuildSummary:
+    """Find the duplicates and add up the reports of all shards without them.
+
+    Args:
+        plan: of the build.
+        reports: of all its shards, in order; gone through twice.
+    """
+    duplicates = find_duplicates((one["item"], one["hashes"]) for report in reports for one in report.items)
     rows: Counter[tuple[str, str]] = Counter()
-    sources: Counter[str] = Counter()
+    sources, answers, captions = Counter[str](), Counter[str](), Counter[str]()
     drops: Counter[tuple[str, str]] = Counter()
     examples: dict[str, list[str]] = {}
     content = hashlib.sha256(plan.key.encode())
+    kept_items = 0
     for report in reports:
-        for file in report.files:
-            rows[file["config"], file["split"]] += file["rows"]
-            content.update(file["sha256"].encode())
-        sources.update(report.sources)
+        for one in (one for one in report.items if one["item"] not in duplicates):
+            rows.update({(config, one["split"]): count for config, count in one["rows"].items()})
+            sources[one["source"]] += sum(one["rows"].values())
+            answers.update(one["answers"])
+            captions.update(one["captions"])
+            kept_items += 1
+        content.update("".join(file["sha256"] for file in report.files).encode())
         drops.update((drop["config"], drop["reason"]) for drop in report.drops)
         examples = report.example | examples
-    kept_items = sum(report.kept_items for report in reports)
-    fingerprint = content.hexdigest()[:16]
-    return BuildSummary(dict(rows), kept_items, len(plan.items), dict(drops), dict(sources), examples, fingerprint)
+    if duplicates:
+        drops["*", "duplicate_image"] += len(duplicates)
+        content.update(repr(sorted(duplicates)).encode())
+    return BuildSummary(
+        rows={key: rows[key] for config in CONFIGS for split in SPLITS if (key := (config, split)) in rows},
+        kept_items=kept_items,
+        num_items=len(plan.items),
+        drops=dict(drops),
+        duplicates=duplicates,
+        sources=dict(sources),
+        answers=dict(answers),
+        captions=dict(captions),
+        examples={config: text for config, text in examples.items() if any(config == key[0] for key in rows)},
+        fingerprint=content.hexdigest()[:16],
+    )
 
 
-def report_json(plan: BuildPlan, summary: BuildSummary, reports: list[ShardReport]) -> dict[str, Any]:
+def report_json(plan: BuildPlan, summary: BuildSummary, reports: Iterable[ShardReport]) -> dict[str, Any]:
     """The content of `build_report.json`: counts, and every drop with its item."""
     return {
         "key": plan.key,
@@ -80,8 +111,18 @@ def report_json(plan: BuildPlan, summary: BuildSummary, reports: list[ShardRepor
         "drops_by_reason": [
             {"config": config, "reason": reason, "count": count} for (config, reason), count in _ordered(summary)
         ],
-        "drops": [drop for report in reports for drop in report.drops],
+        "balance": balance(summary.answers),
+        "captions": summary.captions,
+        "notices": list(plan.notices),
+        "drops": [drop for report in reports for drop in report.drops] + _duplicate_drops(summary),
     }
+
+
+def _duplicate_drops(summary: BuildSummary) -> list[dict[str, str]]:
+    return [
+        {"config": "*", "item": item, "reason": "duplicate_image", "detail": f"{item} looks like {first}"}
+        for item, first in summary.duplicates.items()
+    ]
 
 
 def table(report: dict[str, Any]) -> str:
@@ -120,9 +161,11 @@ def dataset_card(plan: BuildPlan, summary: BuildSummary, command: str, class_nam
         classes=classes if "dense" in summary.configs else "",
         example=_example(summary),
         sources=_sources(summary),
+        models=models_table(plan),
+        balance="\n\n".join([balance_table(summary.answers), captions_sentence(summary.captions)]).strip(),
         kept_items=summary.kept_items,
         num_items=summary.num_items,
-        drops=_drops(summary),
+        drops="\n\n".join([*plan.notices, _drops(summary)]),
         command=command,
         fingerprint=summary.fingerprint,
     )

@@ -1,4 +1,4 @@
-"""The one function that builds a shard, whoever runs it, and the marker that a finished shard leaves.
+"""The one function that builds a shard, whoever runs it.
 
 A shard is a run of items. It is built in memory, written to a staging folder file by file, each appearing by rename,
 and ends with its marker, so that a shard with a marker is whole and a build that was killed goes on where it stopped.
@@ -6,139 +6,110 @@ and ends with its marker, so that a shard with a marker is whole and a build tha
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataset_builders.configs import CONFIGS, DialogueOptions, Record
-from dataset_builders.scene import DropItem, Scene
-from dataset_builders.schema import GENERATOR_VERSION, message_text
-from dataset_builders.sources import Source, SourceOptions, open_source
+from dataset_builders.configs import CONFIGS, Job, Record
+from dataset_builders.duplicates import UNIQUE_SOURCES, hashes_of
+from dataset_builders.perception import Models
+from dataset_builders.plans import (
+    FULL_DISK,
+    SPLITS,
+    BuildPlan,
+    ShardReport,
+    appearing,
+    full_disk_told,
+    write_by_rename,
+)
+from dataset_builders.scene import DropItem, InputError, Scene
+from dataset_builders.schema import message_text
+from dataset_builders.sources import Source, open_source
+from dataset_builders.tallies import should_be_balanced
 
-STAGING_FOLDER = ".build"
-SPLITS = ("train", "test")
+if TYPE_CHECKING:
+    from dataset_builders.text_client import ChatClient
+
+Rows = dict[tuple[str, str], list[Record]]  # by configuration and split
 
 
 @dataclass(frozen=True)
-class BuildPlan:
-    """Everything that decides the bytes of a data set; `output_dir` decides only where they go."""
+class Tools:
+    """The outside models that the shard function asks, made once per process; nothing is loaded before it is used."""
 
-    source: str
-    source_options: SourceOptions
-    dialogue: DialogueOptions
-    configs: tuple[str, ...]
-    items: tuple[str, ...]
-    shard_size: int
-    input_fingerprint: str
-    output_dir: Path
-
-    @property
-    def key(self) -> str:
-        """Hash of the arguments, the items, the input files' sizes and the generator's version."""
-        facts = asdict(self) | {"output_dir": None, "generator_version": GENERATOR_VERSION}
-        facts["source_options"]["input_dir"] = None  # its content counts, wherever it lies
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-    @property
-    def num_shards(self) -> int:
-        """How many shards the items make."""
-        return -(-len(self.items) // self.shard_size)
-
-    @property
-    def staging_dir(self) -> Path:
-        """Where finished shards wait for the others."""
-        return self.output_dir / STAGING_FOLDER / self.key
-
-    def shard_items(self, shard: int) -> tuple[str, ...]:
-        """The items of a shard."""
-        return self.items[shard * self.shard_size : (shard + 1) * self.shard_size]
-
-
-@dataclass
-class ShardReport:
-    """What became of the items of a shard; its JSON form is the marker.
-
-    Attributes:
-        shard: its number.
-        files: one per configuration and split that got records: config, split, rows and sha256.
-        kept_items: how many items gave at least one record.
-        drops: config ("*" = the whole item), item, reason and detail of everything left out.
-        sources: rows per source name, licence and scale source, as "source | licence | scale source".
-        example: the texts of the first dialogue of each dialogue configuration.
-    """
-
-    shard: int
-    files: list[dict[str, Any]] = field(default_factory=list)
-    kept_items: int = 0
-    drops: list[dict[str, str]] = field(default_factory=list)
-    sources: dict[str, int] = field(default_factory=dict)
-    example: dict[str, list[str]] = field(default_factory=dict)
-
-    @staticmethod
-    def marker(plan: BuildPlan, shard: int) -> Path:
-        """The file whose presence says that the shard is whole."""
-        return plan.staging_dir / f"shard-{shard:05d}.json"
+    models: Models
+    chat: "ChatClient | None" = None
 
     @classmethod
-    def read(cls, plan: BuildPlan, shard: int) -> "ShardReport | None":
-        """The report of a finished shard, None if it is not finished."""
-        marker = cls.marker(plan, shard)
-        return cls(**json.loads(marker.read_text())) if marker.is_file() else None
-
-    @staticmethod
-    def staged_file(plan: BuildPlan, shard: int, config: str, split: str) -> Path:
-        """Where a shard's Parquet file waits."""
-        return plan.staging_dir / f"{config}-{split}-{shard:05d}.parquet"
+    def of(cls, plan: BuildPlan) -> "Tools":
+        """Those that a plan names."""
+        return cls(Models(plan.perception), open_chat(plan))
 
 
-def build_shard(plan: BuildPlan, shard: int, on_item: Callable[[], object] = lambda: None) -> ShardReport:
+def open_chat(plan: BuildPlan) -> "ChatClient | None":
+    """The client of the plan's chat model."""
+    if plan.chat is None:
+        return None
+    from dataset_builders.text_client import ChatClient
+
+    return ChatClient(plan.chat)
+
+
+def build_shard(
+    plan: BuildPlan, shard: int, tools: Tools | None = None, on_item: Callable[[], object] = lambda: None
+) -> ShardReport:
     """Build and store one shard.
 
     Args:
-        plan: of the whole build.
+        plan: of the whole build; its staging folder exists.
         shard: which of its shards.
+        tools: the models of this process; None = opened for this shard alone.
         on_item: called after every item.
+
+    Raises:
+        InputError: the disk is full, or a model cannot be used at all.
     """
-    report, records = _collect(plan, shard, on_item)
-    plan.staging_dir.mkdir(parents=True, exist_ok=True)
-    for (config, split), rows in sorted(records.items()):
-        digest = _write_parquet(rows, config, ShardReport.staged_file(plan, shard, config, split))
-        report.files.append({"config": config, "split": split, "rows": len(rows), "sha256": digest})
-    write_by_rename(ShardReport.marker(plan, shard), json.dumps(asdict(report), indent=1))
+    report, rows = ShardReport(shard), Rows()
+    with full_disk_told(plan.output_dir):
+        for item, scene, records in _scene_records(plan, report, tools or Tools.of(plan)):
+            if scene is not None and records:
+                report.items.append(_item_report(plan, item, scene, records))
+                _add_rows(records, scene.split, rows, report)
+            on_item()
+        for (config, split), some in sorted(rows.items()):
+            stored = _write_parquet(some, config, ShardReport.staged_file(plan, shard, config, split))
+            report.files.append({"config": config, "split": split, **stored})
+        write_by_rename(ShardReport.marker(plan, shard), json.dumps(vars(report)))
     return report
 
 
-def write_by_rename(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def _scene_records(
+    plan: BuildPlan, report: ShardReport, tools: Tools
+) -> Iterator[tuple[str, Scene | None, list[tuple[str, Record]]]]:
+    """Every item of a shard, in order, with its scene and records.
 
-
-def _collect(
-    plan: BuildPlan, shard: int, on_item: Callable[[], object]
-) -> tuple[ShardReport, dict[tuple[str, str], list[Record]]]:
-    """All records of a shard by configuration and split, and what was left out."""
+    Items are loaded one at a time, unless models want batches or a chat server many questions at once.
+    """
     source = open_source(plan.source, plan.source_options)
-    report = ShardReport(shard)
-    records: dict[tuple[str, str], list[Record]] = {}
-    counts: Counter[str] = Counter()
-    for item in plan.shard_items(shard):
-        scene = _load(source, item, report)
-        kept = [] if scene is None else _scene_records(plan, scene, item, report)
-        for config, record in kept:
-            assert scene is not None
-            records.setdefault((config, scene.split), []).append(record)
-            counts[f"{scene.source} | {scene.licence} | {scene.scale_source}"] += 1
-            if CONFIGS[config].is_dialogue and config not in report.example:
-                report.example[config] = [message_text(one).strip() for one in record["messages"]]
-        report.kept_items += bool(kept)
-        on_item()
-    report.sources = dict(counts)
-    return report, records
+    items = plan.shard_items(report.shard)
+    together = plan.uses_perception or plan.chat is not None
+    for block in [items] if together else [(item,) for item in items]:
+        loaded = {item: scene for item in block if (scene := _load(source, item, report)) is not None}
+        scenes = _prepare(plan, loaded, report, tools)
+        jobs = {item: _jobs(plan, scene, item, report) for item, scene in scenes.items()}
+        outcomes = _outcomes(plan, [job for some in jobs.values() for job in some])
+        for item in block:
+            records = []
+            for config, *_ in jobs.get(item, ()):
+                outcome = next(outcomes)
+                if isinstance(outcome, DropItem):
+                    report.drop(config, item, outcome)
+                else:
+                    records.append((config, outcome))
+            yield item, scenes.get(item), records
 
 
 def _load(source: Source, item: str, report: ShardReport) -> Scene | None:
@@ -147,45 +118,104 @@ def _load(source: Source, item: str, report: ShardReport) -> Scene | None:
         if scene.split not in SPLITS:
             raise DropItem("unknown_split", f"{item} has the split {scene.split!r}, which is none of {SPLITS}")
         return scene
-    except DropItem as drop:
-        _count_drop(report, "*", item, drop.reason, drop.detail)
-    except Exception as error:  # one bad item never ends a build of many; it is counted under its own reason
-        _count_drop(report, "*", item, "unexpected_error", f"{type(error).__name__}: {error}")
+    except Exception as error:
+        report.drop("*", item, _drop_for(error, item))
     return None
 
 
-def _scene_records(plan: BuildPlan, scene: Scene, item: str, report: ShardReport) -> list[tuple[str, Record]]:
-    """The valid records that a scene gives to each configuration."""
-    kept = []
+def _prepare(plan: BuildPlan, scenes: dict[str, Scene], report: ShardReport, tools: Tools) -> dict[str, Scene]:
+    """The scenes, in order, with what models add to them, without those that the models cannot help."""
+    if not plan.uses_perception:
+        return scenes
+    from dataset_builders.perception.pipeline import perceive
+
+    prepared, drops = perceive(scenes, tools.models, tools.chat)
+    for item, drop in drops:
+        report.drop("*", item, drop)
+    return {item: prepared[item] for item in scenes if item in prepared}
+
+
+def _jobs(plan: BuildPlan, scene: Scene, item: str, report: ShardReport) -> list[tuple[str, Job]]:
+    """What every configuration wants to make of a scene."""
+    jobs: list[tuple[str, Job]] = []
     for config in plan.configs:
-        for name, build in CONFIGS[config].jobs(scene, plan.dialogue):
-            try:
-                record = build()
-                problems = CONFIGS[config].check(record)
-            except DropItem as drop:
-                _count_drop(report, config, item, drop.reason, drop.detail)
-                continue
-            except Exception as error:  # as in `_load`
-                _count_drop(report, config, item, "unexpected_error", f"{name}: {type(error).__name__}: {error}")
-                continue
-            if problems:
-                _count_drop(report, config, item, "invalid_record", f"{name}: {problems[0]}")
-            else:
-                kept.append((config, record))
-    return kept
+        try:
+            jobs += [(config, job) for job in CONFIGS[config].jobs(scene, plan.dialogue)]
+        except Exception as error:
+            report.drop(config, item, _drop_for(error, scene.id))
+    return jobs
 
 
-def _count_drop(report: ShardReport, config: str, item: str, reason: str, detail: str) -> None:
-    report.drops.append({"config": config, "item": item, "reason": reason, "detail": detail})
+def _outcomes(plan: BuildPlan, jobs: list[tuple[str, Job]]) -> Iterator[Record | DropItem]:
+    """What the jobs give, in order; several wait for the chat server at once."""
+    if plan.chat is None:
+        yield from map(_attempt, jobs)
+    else:
+        with ThreadPoolExecutor(plan.chat.concurrency) as pool:
+            yield from pool.map(_attempt, jobs)
 
 
-def _write_parquet(rows: list[Record], config: str, path: Path) -> str:
-    """Write a Parquet file that appears by rename; returns its sha256."""
+def _attempt(config_and_job: tuple[str, Job]) -> Record | DropItem:
+    """A record that may be written, or why there is none."""
+    config, (name, build) = config_and_job
+    try:
+        record = build()
+        problems = CONFIGS[config].check(record)
+    except Exception as error:
+        return _drop_for(error, name)
+    return DropItem("invalid_record", f"{name}: {problems[0]}") if problems else record
+
+
+def _drop_for(error: Exception, name: str) -> DropItem:
+    """One bad item never ends a build of many; what would befall all the others too is raised again."""
+    if isinstance(error, DropItem):
+        return error
+    if isinstance(error, InputError | ImportError) or (isinstance(error, OSError) and error.errno in FULL_DISK):
+        raise error
+    return DropItem("unexpected_error", f"{name}: {type(error).__name__}: {error}")
+
+
+def _add_rows(records: list[tuple[str, Record]], split: str, rows: Rows, report: ShardReport) -> None:
+    for config, record in records:
+        rows.setdefault((config, split), []).append(record)
+        if CONFIGS[config].is_dialogue and config not in report.example:
+            report.example[config] = [message_text(one).strip() for one in record["messages"]]
+
+
+def _item_report(plan: BuildPlan, item: str, scene: Scene, records: list[tuple[str, Record]]) -> dict[str, Any]:
+    """An entry of `ShardReport.items`."""
+    answers: Counter[str] = Counter()
+    captions: Counter[str] = Counter()
+    for config, record in records:
+        for turn in record.get("turns", ()):
+            if should_be_balanced(turn["answer"]):
+                answers[f"{config} | {turn['kind']} | {turn['answer']}"] += 1
+            if turn["level"] == "caption":
+                captions["by a chat model" if turn["template"].endswith(".external") else "from the geometry"] += 1
+    return {
+        "item": item,
+        "split": scene.split,
+        "rows": Counter(config for config, _ in records),
+        "source": f"{scene.source} | {scene.licence} | {scene.scale_source}",
+        "hashes": [] if plan.source in UNIQUE_SOURCES else hashes_of(scene),
+        "answers": answers,
+        "captions": captions,
+    }
+
+
+def _write_parquet(rows: list[Record], config: str, path: Path) -> dict[str, Any]:
+    """Write a Parquet file that appears by rename; returns its hash and what its row groups hold."""
+    import pyarrow.parquet
     from datasets import Dataset
 
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    Dataset.from_list(rows, features=CONFIGS[config].columns()).to_parquet(str(partial))
-    with partial.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    os.replace(partial, path)
-    return digest
+    with appearing(path) as partial:
+        Dataset.from_list(rows, features=CONFIGS[config].columns()).to_parquet(str(partial))
+        metadata = pyarrow.parquet.read_metadata(partial)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        with partial.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"sha256": digest, "row_groups": [[group.num_rows, _stored_bytes(group)] for group in groups]}
+
+
+def _stored_bytes(row_group: Any) -> int:
+    return sum(row_group.column(column).total_compressed_size for column in range(row_group.num_columns))
