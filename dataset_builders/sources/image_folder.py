@@ -87,7 +87,7 @@ class ImageFolderSource:
         """The images of a sequence, relative to the input."""
         folder = item_path(item.rpartition("@")[0])
         frames = _images(os.listdir(self.root / folder))[:: self.step]
-        _, chosen = scene_samples(item, len(frames), self.views)
+        chosen = scene_samples(item, len(frames), self.views)
         if len(chosen) < self.views:
             raise DropItem("too_few_views", f"{item} has {len(chosen)} images, --views asks for {self.views}")
         return [folder / frames[sample] for sample in chosen]
