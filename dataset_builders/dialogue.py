@@ -6,19 +6,9 @@ from dataclasses import dataclass
 
 from dataset_builders.facts import Row, position_text, sideways
 from dataset_builders.geometry import format_length, is_level
-from dataset_builders.phrasings import (
-    ANSWERS,
-    COUNT_WORDS,
-    EVIDENCE,
-    QUESTIONS,
-    RECALL,
-    RELATIONS,
-    counted,
-    is_plural,
-    listed,
-    sentences,
-)
-from dataset_builders.pointing import coordinates
+from dataset_builders.grammar import COUNT_WORDS, be, counted, listed, sentences, there_be
+from dataset_builders.mentions import ANCHORED_KINDS, coordinates, mention_in_turn
+from dataset_builders.phrasings import ANSWERS, EVIDENCE, QUESTIONS, RECALL, RELATIONS
 from dataset_builders.questions import RELATION_KINDS, Ground, Turn
 
 MAX_NAMES = 6
@@ -51,9 +41,10 @@ def _wording(ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Random
     slots = {"camera": camera, "value": turn.answer, "cited": "", "evidence": ""}
     slots["seen"] = f" for {camera}" if len(ground.scene.views) > 1 else ""
     slots |= {name: _point(ground, point) for name, point in zip("pq", turn.points)}
-    slots |= {name: _mention(ground, ids) for name, ids in zip("ab", turn.object_ids)}
+    calls = _calls(ground, turn, earlier)
+    slots |= {name: calls[ids] for name, ids in zip("ab", turn.object_ids)}
     if turn.kind == "caption":
-        return _caption_wording(ground, turn, slots)
+        return _caption_wording(ground, turn, calls, slots)
     if turn.kind in ("closer_point", "depth_difference"):
         slots |= _depth_evidence(ground, turn, earlier, rng)
     elif turn.kind == "point_distance":
@@ -61,7 +52,7 @@ def _wording(ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Random
     elif turn.object_ids:
         slots["is"] = _be(ground, turn.object_ids[0])
         slots["evidence"] = _object_evidence(ground, turn, slots)
-        slots["cited"] = _recalled(ground, turn, earlier, rng)
+        slots["cited"] = _recalled(ground, turn, calls, earlier, rng)
     if turn.kind == "closer_point":
         near, far = ("p", "q") if turn.truth > 0 else ("q", "p")
         slots |= {"near": slots[near], "far": slots[far], "phrase": _phrase(ground, turn.kind, 1, turn.frame, rng)}
@@ -80,12 +71,16 @@ def _point(ground: Ground, point: Row) -> str:
     return f"the point {coordinates(point, len(ground.scene.views))}"
 
 
-def _mention(ground: Ground, object_id: int) -> str:
-    return ground.facts.objects[object_id]["mention"]
+def _calls(ground: Ground, turn: Turn, earlier: list[Turn]) -> dict[int, str]:
+    """What a turn calls each of its objects; not by the very relations that it asks for or recalls."""
+    kinds = {one.kind for one in (turn, *(earlier if turn.index == 10 else ())) if one.object_ids}
+    kinds |= set(ANCHORED_KINDS) if turn.kind == "caption" else set()
+    ids, facts = turn.object_ids, ground.facts
+    return {one: mention_in_turn(facts, facts.objects[one], kinds, set(ids) - {one}) for one in ids}
 
 
 def _be(ground: Ground, object_id: int) -> str:
-    return "are" if is_plural(ground.facts.objects[object_id]["name"]) else "is"
+    return be(ground.facts.objects[object_id]["name"])
 
 
 def _phrase(ground: Ground, kind: str, sign: int, frame: int, rng: random.Random) -> str:
@@ -157,7 +152,7 @@ def _object_evidence(ground: Ground, turn: Turn, slots: dict[str, str]) -> str:
     return EVIDENCE[kind].format(**slots, **values)
 
 
-def _recalled(ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Random) -> str:
+def _recalled(ground: Ground, turn: Turn, calls: dict[int, str], earlier: list[Turn], rng: random.Random) -> str:
     """Sentences that recall what earlier turns found about the objects of this one."""
     parts = []
     known = _known(earlier, turn.frame).items()
@@ -165,21 +160,23 @@ def _recalled(ground: Ground, turn: Turn, earlier: list[Turn], rng: random.Rando
     for object_id in turn.object_ids:
         on_it = [both for key, both in known if turn.owners.get(key) == object_id]
         told = [point for what, point in on_it if what in (name, "position")]  # a position holds the depth, too
-        parts += [_point_fact(ground, name, point, turn.frame, _mention(ground, object_id)) for point in told[:1]]
+        parts += [_point_fact(ground, name, point, turn.frame, calls[object_id]) for point in told[:1]]
     if turn.index == 10:
         for one in earlier:
             if one.kind in RELATION_KINDS and set(one.object_ids) == set(turn.object_ids):
-                parts.append(_claim(ground, one.kind, one.truth, one, rng))
+                parts.append(_claim(ground, one.kind, one.truth, one, calls, rng))
     return f"{rng.choice(RECALL)}{listed(parts)}. " if parts else ""
 
 
-def _claim(ground: Ground, kind: str, sign: int, turn: Turn, rng: random.Random) -> str:
+def _claim(ground: Ground, kind: str, sign: int, turn: Turn, calls: dict[int, str], rng: random.Random) -> str:
     """A relation between the two objects of a turn, as a clause."""
-    first, second = (_mention(ground, name) for name in turn.object_ids)
+    first, second = (calls[name] for name in turn.object_ids)
     return f"{first} {_be(ground, turn.object_ids[0])} {_phrase(ground, kind, sign, turn.frame, rng)} {second}"
 
 
-def _caption_wording(ground: Ground, turn: Turn, slots: dict[str, str]) -> tuple[str, str, dict[str, str]]:
+def _caption_wording(
+    ground: Ground, turn: Turn, calls: dict[int, str], slots: dict[str, str]
+) -> tuple[str, str, dict[str, str]]:
     """Captions composed from the facts: 11 lists what there is, 12 says how it is laid out."""
     rng, views = ground.rng(f"{turn.index} facts"), len(ground.scene.views)
     slots["shows"] = "the image shows" if views == 1 else f"the {_number(views)} images show"
@@ -189,7 +186,7 @@ def _caption_wording(ground: Ground, turn: Turn, slots: dict[str, str]) -> tuple
         slots["evidence"] = " and ".join(_point_fact(ground, name, point, turn.frame) for point in turn.points)
         return questions, "points_caption", slots
     if turn.index == 12:
-        slots["evidence"] = _layout(ground, turn, rng)
+        slots["evidence"] = _layout(ground, turn, calls, rng)
         return questions, "layout_caption", slots
     if not turn.object_ids:
         slots |= {"value": format_length(turn.value or 0.0), "last": str(views)}
@@ -199,7 +196,7 @@ def _caption_wording(ground: Ground, turn: Turn, slots: dict[str, str]) -> tuple
     supports = _names([row["name"] for row in rows if row["is_support"]])
     slots["place"] = f", together with {listed(supports)}" if supports and things else ""
     things = things or supports
-    slots["there_is"] = "is" if things[0].split()[0] in ("a", "an") else "are"
+    slots["there_is"] = there_be(things)
     slots["things"] = listed(things)
     return questions, "caption", slots
 
@@ -215,16 +212,16 @@ def _names(names: list[str]) -> list[str]:
     return nouns + (["other things"] if len(counts) > MAX_NAMES else [])
 
 
-def _layout(ground: Ground, turn: Turn, rng: random.Random) -> str:
+def _layout(ground: Ground, turn: Turn, calls: dict[int, str], rng: random.Random) -> str:
     """What holds between the two main objects in one view, and how deep they are."""
     claims = []
     for kind in RELATION_KINDS[:3]:
         sign, _ = ground.facts.relation(kind, turn.object_ids[0], turn.object_ids[1], turn.frame)
         if sign:
-            claims.append(_claim(ground, kind, sign, turn, rng))
+            claims.append(_claim(ground, kind, sign, turn, calls, rng))
     rows = [ground.facts.objects[name] for name in turn.object_ids]
     if all(row["view"] == turn.frame for row in rows) or not claims:
-        slots = {name: row["mention"] for name, row in zip("ab", rows)}
+        slots = {name: calls[row["id"]] for name, row in zip("ab", rows)}
         values = {f"{name}_value": format_length(row["depth_m"]) for name, row in zip("ab", rows)}
         depths = EVIDENCE["object_depth"].format(**slots, **values)
     else:

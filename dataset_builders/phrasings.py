@@ -1,4 +1,4 @@
-"""The wording of the dialogue as data: every template, every relation phrase and the little grammar they need.
+"""The wording of the dialogue as data: every template and every relation phrase.
 
 Two rules let `verification.py` read the texts back: a number stands after the point or object that it describes, and
 a relation is written `<one> is <phrase> <other>` (in a question also `is <one> <phrase> <other>`).
@@ -8,21 +8,43 @@ of image 2" where there are several cameras, `{phrase}` and `{opposite}` of a re
 decides, `{cited}` sentences that recall earlier turns, `{value}` the answer as a number.
 """
 
-import re
+from dataset_builders.grammar import COUNT_WORDS as COUNT_WORDS
+from dataset_builders.grammar import counted as counted
+from dataset_builders.grammar import is_plural as is_plural
+from dataset_builders.grammar import listed as listed
+from dataset_builders.grammar import pluralise as pluralise
+from dataset_builders.grammar import sentences as sentences
 
 PREAMBLE = (
     "Image coordinates are written (x, y), from (0, 0) in the top left corner to (1, 1) in the bottom right corner. "
     "Depth is measured along the viewing direction of the camera."
 )
+RESERVED_NAMES = frozenset({"camera", "image", "point", "viewer", "scene"})  # they would confuse a reader of the text
 
 # kind -> phrases that hold when `geometry.compare` says +1, and when it says -1
 RELATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "left_right": (("to the left of", "on the left side of"), ("to the right of", "on the right side of")),
-    "front_behind": (("in front of", "closer to {camera} than"), ("behind", "farther from {camera} than")),
+    "left_right": (
+        ("to the left of", "on the left side of", "further left than"),
+        ("to the right of", "on the right side of", "further right than"),
+    ),
+    "front_behind": (
+        ("in front of", "closer to {camera} than", "nearer to {camera} than"),
+        ("behind", "farther from {camera} than", "further away from {camera} than"),
+    ),
     "above_below": (("above", "higher up than"), ("below", "lower down than")),
-    "taller_shorter": (("taller than",), ("shorter than",)),
+    "taller_shorter": (("taller than", "greater in height than"), ("shorter than", "smaller in height than")),
     "bigger_smaller": (("bigger than", "larger than"), ("smaller than",)),
-    "closer_point": (("closer to {camera} than",), ("farther from {camera} than",)),
+    "closer_point": (
+        ("closer to {camera} than", "nearer to {camera} than"),
+        ("farther from {camera} than", "further away from {camera} than"),
+    ),
+}
+
+# What alone among the things of its name stands at one end of a relation: with +1 towards all others, and with -1
+SUPERLATIVES: dict[str, tuple[str, str]] = {
+    "left_right": ("the leftmost {name}", "the rightmost {name}"),
+    "front_behind": ("the {name} closest to the camera", "the {name} farthest from the camera"),
+    "bigger_smaller": ("the largest {name}", "the smallest {name}"),
 }
 
 _VIEWPOINT_QUESTIONS = (
@@ -31,12 +53,17 @@ _VIEWPOINT_QUESTIONS = (
     "{is} {a} {phrase} {b} when viewed from {camera}?",
     "Looking out from {camera}, would you say that {a} {is} {phrase} {b}?",
     "Is it true that, seen from {camera}, {a} {is} {phrase} {b}?",
+    "For a viewer who stands where {camera} is, {is} {a} {phrase} {b}?",
+    "I think that {a} {is} {phrase} {b}, seen from {camera}. Is that correct?",
 )
 _PLAIN_QUESTIONS = (
     "{is} {a} {phrase} {b}?",
     "Would you say that {a} {is} {phrase} {b}?",
     "Is it true that {a} {is} {phrase} {b}?",
     "Looking at the whole scene, {is} {a} {phrase} {b}?",
+    "I think that {a} {is} {phrase} {b}. Is that correct?",
+    "Can one say that {a} {is} {phrase} {b}?",
+    "Tell me whether {a} {is} {phrase} {b}.",
 )
 _YES_ANSWERS = (
     "Yes, {a} {is} {phrase} {b}. {cited}{evidence}.",
@@ -57,30 +84,40 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "How deep is the scene at {p}?",
         "Give the depth value at {p}.",
         "How far away, along the viewing direction, is the surface at {p}?",
+        "Estimate the depth of what is seen at {p}.",
+        "Tell me how deep the surface at {p} lies.",
     ),
     "depth_across_views": (
         "What is the depth of {p} for {camera}?",
         "Seen from {camera}, how deep is {p}?",
         "Give the depth of {p} in the frame of {camera}.",
         "How far along the viewing direction of {camera} is {p}?",
+        "If the same spot were measured by {camera}, what depth would {p} have?",
+        "Which depth does {p} have for {camera}?",
     ),
     "point_position": (
         "Where is {p} in the frame of {camera}: how far right or left, down or up, and forward?",
         "What is the 3D position of {p} in the frame of {camera}?",
         "Give the 3D position of {p} relative to {camera}, along its right, down and forward axes.",
         "Relative to {camera} and its axes, where in space does {p} lie?",
+        "How far to the side, how far down or up and how far ahead of {camera} is {p}?",
+        "Locate {p} in space, as an offset from {camera} along its axes.",
     ),
     "closer_point": (
         "Which is closer to {camera}, {p} or {q}?",
         "Of {p} and {q}, which has the smaller depth{seen}?",
         "Compare the depths of {p} and {q}{seen}: which is the smaller one?",
         "Is it {p} or {q} that lies nearer to {camera}?",
+        "Between {p} and {q}, which one is less deep{seen}?",
+        "Looking from {camera}, which do you meet first in depth, {p} or {q}?",
     ),
     "depth_difference": (
         "What is the difference in depth between {p} and {q}{seen}?",
         "How much do the depths of {p} and {q} differ{seen}?",
         "By how much does the depth change from {p} to {q}{seen}?",
         "How far apart in depth are {p} and {q}{seen}?",
+        "Compare {p} with {q}: how large is the gap in depth{seen}?",
+        "Give the difference between the depths at {p} and {q}{seen}.",
     ),
     "left_right": _VIEWPOINT_QUESTIONS,
     "front_behind": _VIEWPOINT_QUESTIONS,
@@ -93,42 +130,56 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "What is the length of {a} along the longest side?",
         "What is the longest side of {a}, in length?",
         "Give the length of the longest side of the 3D box around {a}.",
+        "Measured along the longest side, how long {is} {a}?",
+        "What do you measure along the longest side of {a}?",
     ),
     "object_depth": (
         "At what depth {is} {a}{seen}?",
         "What is the median depth of {a}{seen}?",
         "How deep in the scene {is} {a}{seen}?",
         "How far along the viewing direction of {camera} {is} {a}?",
+        "Give the median depth of the visible part of {a}{seen}.",
+        "Estimate how deep in the scene {a} {is}{seen}.",
     ),
     "object_range": (
         "How far is the centre of {a} from {camera} in a straight line?",
         "What is the straight-line distance from {camera} to the centre of {a}?",
         "How long is the straight line from {camera} to the centre of the 3D box around {a}?",
         "Give the distance in space between {camera} and the centre of {a}.",
+        "Stretch a line from {camera} to the centre of {a}: how long is it?",
+        "In a straight line, how much space lies between {camera} and the centre of {a}?",
     ),
     "surface_distance": (
         "How far {is} {a} from {b}, measured between the nearest points of their visible surfaces?",
         "What is the shortest distance between the visible surfaces of {a} and {b}?",
         "From visible surface to visible surface, how large is the gap between {a} and {b}?",
         "Measured between their closest visible points, how far apart are {a} and {b}?",
+        "How wide is the gap between {a} and {b} where their visible surfaces come closest?",
+        "Give the smallest distance from the visible surface of {a} to that of {b}.",
     ),
     "point_distance": (
         "How far is {p} from {q} in space?",
         "What is the straight-line distance in space between {p} and {q}?",
         "How far apart are {p} and {q} in 3D?",
         "Give the 3D distance between {p} and {q}.",
+        "Stretch a line in space from {p} to {q}: how long is it?",
+        "Estimate how far {p} and {q} lie from each other in space.",
     ),
     "caption": (
         "Describe the scene.",
         "What do you see?",
         "Give a short description of what is shown.",
         "Please write a caption for this scene.",
+        "What is there to be seen here?",
+        "List what is in view, in a sentence.",
     ),
     "layout_caption": (
         "Summarise how the scene is laid out in space.",
         "Describe the spatial layout in a few words.",
         "How are things arranged in space here?",
         "Write a caption that says where things are.",
+        "Sum up what we know about where things are.",
+        "How do the things in this scene stand to each other in space?",
     ),
 }
 
@@ -204,9 +255,21 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "views_caption": (
         "{shows} one place; the cameras of image 1 and image {last} are {value} apart.",
         "{shows} the same place, and the cameras of image 1 and image {last} stand {value} apart.",
+        "{shows} one place from several sides, with {value} between the cameras of image 1 and image {last}.",
+        "One place is shown; between the cameras of image 1 and image {last} there are {value}.",
     ),
-    "points_caption": ("{evidence}.",),
-    "layout_caption": ("{evidence}.",),
+    "points_caption": (
+        "{evidence}.",
+        "What was measured here: {evidence}.",
+        "Of this scene we know that {evidence}.",
+        "The view tells us that {evidence}.",
+    ),
+    "layout_caption": (
+        "{evidence}.",
+        "In space, the scene is laid out as follows: {evidence}.",
+        "Of this scene we can say that {evidence}.",
+        "Putting it together, {evidence}.",
+    ),
 }
 
 RECALL = ("As found above, ", "We already know that ", "Recall that ", "From before, ")
@@ -224,53 +287,3 @@ EVIDENCE: dict[str, str] = {
     "surface_distance": "the centres of {a} and {b} are {a_value} apart",
     "object_depth": "the median depth of {a} is {a_value} and that of {b} is {b_value}",
 }
-
-_IRREGULAR = {
-    "person": "people", "man": "men", "woman": "women", "child": "children", "foot": "feet", "mouse": "mice",
-    "knife": "knives", "shelf": "shelves", "leaf": "leaves", "loaf": "loaves", "tooth": "teeth",
-}  # fmt: skip
-_SINGULAR_IN_S = ("ss", "us", "is", "lens", "gas", "canvas", "atlas", "bias", "chess")
-COUNT_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-RESERVED_NAMES = frozenset({"camera", "image", "point", "viewer", "scene"})  # they would confuse a reader of the text
-
-
-def is_plural(name: str) -> bool:
-    """Whether a class name is already plural ("scissors"), so that it takes "are" and no article."""
-    last = name.lower().split()[-1]
-    if last in _IRREGULAR.values():
-        return True
-    return last.endswith("s") and not last.endswith(_SINGULAR_IN_S)
-
-
-def pluralise(name: str) -> str:
-    """The plural of a class name, by its last word."""
-    if is_plural(name):
-        return name
-    *rest, last = name.split()
-    if last.lower() in _IRREGULAR:
-        last = _IRREGULAR[last.lower()]
-    elif re.search(r"(s|x|z|ch|sh)$", last):
-        last += "es"
-    elif re.search(r"[^aeiou]y$", last):
-        last = last[:-1] + "ies"
-    else:
-        last += "s"
-    return " ".join([*rest, last])
-
-
-def counted(name: str, count: int) -> str:
-    """A count and its noun: "a box", "an apple", "three boxes", "scissors"."""
-    if count == 1:
-        return name if is_plural(name) else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-    number = COUNT_WORDS[count] if count < len(COUNT_WORDS) else str(count)
-    return f"{number} {pluralise(name)}"
-
-
-def listed(parts: list[str]) -> str:
-    """Parts joined as in prose: "a, b and c"."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def sentences(text: str) -> str:
-    """Capitalise the beginning of each sentence."""
-    return re.sub(r"(^|[.?!] )([a-z])", lambda match: match[1] + match[2].upper(), text)

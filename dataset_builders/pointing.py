@@ -1,15 +1,16 @@
 """Points and names that a reader can find in the images: where to point, and what to call an object."""
 
 import random
-from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 
 from dataset_builders.facts import Row
 from dataset_builders.geometry import Array, canonical_pose, thin, to_millimetre, transform, trimmed_range, valid_depth
+from dataset_builders.mentions import may_be_called, mention_by_point, name_objects, shown
 from dataset_builders.objects import MeasuredObject, Sighting
 from dataset_builders.phrasings import RESERVED_NAMES
-from dataset_builders.scene import Scene, View
+from dataset_builders.scene import Scene, SceneObject, View
 
 TRIES = 64
 WINDOW_FRACTION = 0.01  # of the image width: how far around a point the depth must be steady
@@ -68,26 +69,31 @@ def _is_steady(window: Array) -> bool:
 def object_rows(scene: Scene, measured: list[MeasuredObject], seed: int) -> list[Row]:
     """The `objects` column: every support by name, every measured object with its box and its mention.
 
-    Where a name occurs twice among all objects that are there, the mention carries a coordinate.
+    Where a name fits two of all objects that any view shows, the mention sets them apart (`mentions.py`).
     """
     found = {one.item.id: one for one in measured}
-    present = [item for item in scene.objects if item.is_support or item.id in found]
-    names = Counter(item.name.strip().lower() for item in present)
     rows = []
-    for item in present:
+    for item in scene.objects:
+        if not item.is_support and item.id not in found:
+            continue
         name = " ".join(item.name.split())
-        mention = f"the {name}"
-        row: Row = {"id": item.id, "name": name, "mention": mention, "is_support": item.is_support}
+        row: Row = {"id": item.id, "name": name, "mention": f"the {name}", "is_support": item.is_support}
         if item.is_support:
             rows.append(row | dict.fromkeys(_MEASURES, None) | {"usable": False, "visible_in": []})
             continue
         one = found[item.id]
         point = point_on(scene, one.best, random.Random(f"{seed}:{scene.id}:object {item.id}"))
-        if names[name.lower()] > 1:
-            row["mention"] += f" at {coordinates(point, len(scene.views))}"
-        usable = one.usable and name.lower() not in RESERVED_NAMES
-        rows.append(row | _measures(scene, one) | {"usable": usable, "x": point["x"], "y": point["y"]})
-    return rows
+        row |= _measures(scene, one) | {"x": point["x"], "y": point["y"]}
+        row["usable"] = one.usable and name.lower() not in RESERVED_NAMES
+        if any(_may_be_meant(scene, name, other, found) for other in scene.objects if other is not item):
+            row["mention"] = mention_by_point(row, len(scene.views))
+        rows.append(row)
+    return name_objects(scene, rows, seed)
+
+
+def _may_be_meant(scene: Scene, name: str, other: SceneObject, found: Collection[int]) -> bool:
+    """Whether a name fits another object that is there to be seen."""
+    return may_be_called(name, other.name) and (other.is_support or other.id in found or shown(scene, other.id))
 
 
 _MEASURES = (
@@ -119,9 +125,3 @@ def _measures(scene: Scene, one: MeasuredObject) -> Row:
 def rounded(values: Array) -> list[float]:
     """Lengths for a row, to the micrometre, so that the last bits of a machine do not show in a data set."""
     return np.round(values, 6).tolist()
-
-
-def coordinates(point: Row, num_views: int) -> str:
-    """How the text writes a point: "(0.310, 0.522)", with its image where there are several."""
-    where = f" in image {point['view'] + 1}" if num_views > 1 else ""
-    return f"({point['x']:.3f}, {point['y']:.3f}){where}"

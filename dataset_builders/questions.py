@@ -15,8 +15,9 @@ import numpy as np
 
 from dataset_builders.facts import RecordFacts, Row, position_text
 from dataset_builders.geometry import format_length, surface_distance, to_millimetre, valid_depth
+from dataset_builders.mentions import coordinates
 from dataset_builders.objects import MeasuredObject
-from dataset_builders.pointing import coordinates, point_at, point_on, rounded, steady_points
+from dataset_builders.pointing import point_at, point_on, rounded, steady_points
 from dataset_builders.scene import Scene
 
 RELATION_KINDS = ("left_right", "front_behind", "above_below", "taller_shorter", "bigger_smaller")

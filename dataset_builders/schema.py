@@ -25,7 +25,7 @@ from dataset_builders.verification import verify
 if TYPE_CHECKING:
     from datasets import Features
 
-GENERATOR_VERSION = "1"
+GENERATOR_VERSION = "2"
 LEVELS = ("pixel", "object", "scene", "caption", "vqa")
 ORDERS = ("forward", "reverse", "random")
 KINDS: dict[str, str] = {  # kind -> level
@@ -89,7 +89,7 @@ def features() -> "Features":
     described_object = {  # a support is known by name only: its measures are None
         "id": whole,
         "name": text,
-        "mention": text,  # the unique expression that the texts use, such as "the box at (0.310, 0.522)"
+        "mention": text,  # the unique expression that the texts use, such as "the box to the left of the sofa"
         "is_support": flag,
         "usable": flag,  # may be asked about: large enough, mostly visible, not a support
         "truncated": flag,  # cut by the image border in every view that shows it

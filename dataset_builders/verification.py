@@ -1,139 +1,36 @@
 """Derives every number and relation of a record's texts again, from its geometry columns alone.
 
-It knows the vocabulary (`phrasings.RELATIONS`) but no template: it reads a text as a row of references (points and
-objects), numbers, and claims of the form "<one> is <phrase> <other>". A number must be a fact of the reference that
-stands before it, or the value of the turn; a claim must hold beyond doubt.
+A number must be a fact of the reference that stands before it (`reading.py`), or the value of the turn; a claim must
+hold beyond doubt; a name must fit one object only.
 """
 
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dataset_builders.facts import RecordFacts, Row, position_text
 from dataset_builders.geometry import NOISE_FACTOR, format_length, is_rigid, to_millimetre, transform
-from dataset_builders.phrasings import COUNT_WORDS, RELATIONS
-from dataset_builders.pointing import coordinates
-from dataset_builders.vqa_verification import vqa_problems
+from dataset_builders.grammar import COUNT_WORDS
+from dataset_builders.mentions import coordinates, holds_alone, mention_by_point, namesakes, stated
+from dataset_builders.reading import Reader, Reference, without_references
+from dataset_builders.vqa_verification import from_chat, vqa_problems
 
 TOLERANCE_M = 1e-6
-CAMERA_PATTERN = r"the camera(?: of image \d+)?"
-POINT_PATTERN = re.compile(r"the point \((\d\.\d{3}), (\d\.\d{3})\)(?: in image (\d+))?", re.IGNORECASE)
 NUMBER_PATTERN = re.compile(r"(?<![\w.(])\d+(?:\.\d+)?(?: (?:cm|m)\b|(?![\w]))(?: (?:to the )?(\w+))?")
-LENGTH_PATTERN = re.compile(r"(?<![\w.])\d+(?:\.\d+)? c?m\b")
+LENGTH_PATTERN = re.compile(
+    r"(?<![\w.])(?:\d+(?:[.,]\d+)?[ -]?(?:[ckm]?m|ft|feet|inch(?:es)?|yards?)"
+    rf"|(?:\d+(?:[.,]\d+)?|{'|'.join(COUNT_WORDS[1:])})[ -]?(?:centi|milli|kilo)?met(?:er|re)s?)\b",
+    re.IGNORECASE,
+)
 WORD_NUMBER_PATTERN = re.compile(rf"\b({'|'.join(COUNT_WORDS[2:])})\b", re.IGNORECASE)
 DIRECTIONS = {  # word -> axis and sign, of a point in its camera frame or of an object in its canonical frame
     "left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1), "forward": (2, 1), "backward": (2, -1),
     "lower": (1, -1), "higher": (1, 1),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A point (its row) or an object (its row) named in a text, and where."""
-
-    start: int
-    end: int
-    point: Row | None = None
-    item: Row | None = None
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What one turn's texts may speak of: the record's facts, the turn, and the points known so far."""
-
-    facts: RecordFacts
-    turn: Row
-    points: list[Row]  # of this turn and of earlier turns with the same frame
-
-    def references(self, text: str) -> list[Reference]:
-        """Points and objects in the order in which a text names them; an unknown point has an empty row."""
-        mentions = {row["mention"].lower(): row for row in self.facts.objects.values()}
-        found = []
-        if mentions:
-            longest_first = sorted(mentions, key=len, reverse=True)
-            pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
-            found = [Reference(*one.span(), item=mentions[one[0].lower()]) for one in pattern.finditer(text)]
-        taken = [range(one.start, one.end) for one in found]
-        for one in POINT_PATTERN.finditer(text):
-            if not any(one.start() in span for span in taken):
-                found.append(Reference(*one.span(), point=self._point(*one.groups())))
-        return sorted(found, key=lambda one: one.start)
-
-    def _point(self, x: str, y: str, image: str | None) -> Row:
-        wanted = (int(image) - 1 if image else 0, float(x), float(y))
-        matches = (point for point in self.points if (point["view"], point["x"], point["y"]) == wanted)
-        return next(matches, {})
-
-    def lengths_of(self, one: Reference) -> set[str]:
-        """Every length that may be said of a reference, as text."""
-        if one.item is None:
-            return {format_length(value) for value in one.point["position_m"]} if one.point else set()
-        row, centre = one.item, self.place_of(one)
-        if centre is None:
-            return set()
-        values = [row["depth_m"], row["size"][1], *row["dimensions"], centre[0], centre[1], np.linalg.norm(centre)]
-        return {format_length(float(value)) for value in values}
-
-    def place_of(self, one: Reference) -> Any:
-        """Where a reference is (3,): a point in the camera frame, an object's centre in the canonical frame."""
-        if one.item is None:
-            return one.point["position_m"] if one.point else None
-        return None if one.item["is_support"] else self.facts.box(one.item, self.turn["frame"]).centre
-
-    def shared_lengths(self) -> set[str]:
-        """Lengths that belong to the turn as a whole: distances and differences."""
-        ids, points = self.turn["object_ids"], self.turn["points"]
-        values = []
-        if len(ids) == 2 and not any(self.facts.objects[name]["is_support"] for name in ids):
-            values.append(self.facts.centre_distance(*ids))
-        if len(self.turn["witness"]) == 2:
-            values.append(math.dist(*self.turn["witness"]))
-        if len(points) == 2:
-            values.append(abs(self.facts.closer(*points)[1]))
-            values.append(math.dist(*(point["position_m"] for point in points)))
-        if self.turn["level"] == "caption" and len(self.facts.cameras) > 1:
-            values.append(self.facts.camera_distance(0, len(self.facts.cameras) - 1))
-        return {format_length(value) for value in values}
-
-    def claims(self, text: str) -> Iterator[tuple[str, bool]]:
-        """Relations that a text states or asks about: how it reads, and whether it holds beyond doubt."""
-        found = self.references(text)
-        for first, second in pairwise(found):
-            between = text[first.end : second.start]
-            stated = re.fullmatch(r" (?:is|are)( not)? (.+) ", between, re.IGNORECASE)
-            asked = re.search(r"\b(?:is|are) $", text[: first.start], re.IGNORECASE)
-            phrase = stated[2] if stated else between.strip() if asked else ""
-            meaning = _meaning(phrase, points=first.item is None)
-            if meaning is None or (first.item is None) != (second.item is None):
-                continue
-            kind, sign = meaning
-            truth = self._relation(kind, first, second)
-            wanted = -sign if stated and stated[1] else sign
-            yield text[first.start : second.end], truth == wanted
-
-    def _relation(self, kind: str, first: Reference, second: Reference) -> int:
-        if first.item is not None and second.item is not None:
-            if first.item["is_support"] or second.item["is_support"]:
-                return 0
-            return self.facts.relation(kind, first.item["id"], second.item["id"], self.turn["frame"])[0]
-        return self.facts.closer(first.point or {}, second.point or {})[0] if first.point and second.point else 0
-
-
-def _meaning(phrase: str, points: bool) -> tuple[str, int] | None:
-    """The relation kind and the sign that a phrase stands for."""
-    for kind, (positive, negative) in RELATIONS.items():
-        if (kind == "closer_point") == points:
-            for sign, choices in ((1, positive), (-1, negative)):
-                patterns = (re.escape(one).replace(r"\{camera\}", CAMERA_PATTERN) for one in choices)
-                if phrase and re.fullmatch("|".join(patterns), phrase, re.IGNORECASE):
-                    return kind, sign
-    return None
 
 
 def verify(record: dict[str, Any], texts: list[tuple[str, str]]) -> list[str]:
@@ -148,7 +45,10 @@ def verify(record: dict[str, Any], texts: list[tuple[str, str]]) -> list[str]:
         return problems
     if not record["cameras"]:
         lengths = [found for pair in texts for text in pair for found in LENGTH_PATTERN.findall(text)]
-        return [f"{length!r} in a record without cameras" for length in lengths]
+        problems = [f"{length!r} in a record without cameras" for length in lengths]
+        derived = [turn for turn in record["turns"] if turn["level"] not in ("caption", "vqa")]
+        problems += [f"turn {turn['index']}: asks for geometry in a record without cameras" for turn in derived]
+        return problems or list(vqa_problems(record, texts))
     facts = RecordFacts(record)
     for row in record["objects"]:
         problems += [f"object {row['id']}: {problem}" for problem in _object_problems(facts, row)]
@@ -161,12 +61,37 @@ def verify(record: dict[str, Any], texts: list[tuple[str, str]]) -> list[str]:
     for place, (turn, (question, answer)) in enumerate(zip(record["turns"], texts)):
         earlier = [one for one in record["turns"][: place + 1] if one["frame"] == turn["frame"]]
         reader = Reader(facts, turn, [point for one in earlier[::-1] for point in one["points"]])
-        found = [
-            *_answer_problems(reader, question, answer),
-            *_text_problems(reader, question, answer, record["metric"]),
+        found = _chat_problems if from_chat(turn) else _derived_problems
+        problems += [
+            f"turn {turn['index']}: {problem}" for problem in found(reader, question, answer, record["metric"])
         ]
-        problems += [f"turn {turn['index']}: {problem}" for problem in found]
     return problems + list(vqa_problems(record, texts))
+
+
+def _derived_problems(reader: Reader, question: str, answer: str, metric: bool) -> Iterator[str]:
+    """Problems of a turn that was composed from the geometry, all of which is derived again."""
+    yield from _answer_problems(reader, question, answer)
+    yield from _text_problems(reader, question, answer, metric)
+    yield from _giveaway_problems(reader, question)
+
+
+def _chat_problems(reader: Reader, question: str, answer: str, metric: bool) -> Iterator[str]:
+    """Problems of a turn that a chat model wrote: it may not measure anything."""
+    for text in (question, answer):
+        for one in LENGTH_PATTERN.finditer(text):
+            yield f"the length {one[0]!r} was written by a chat model, which cannot measure"
+    if reader.turn["answer"].lower() not in answer.lower():
+        yield f"the text does not say the answer {reader.turn['answer']!r}"
+
+
+def _giveaway_problems(reader: Reader, question: str) -> Iterator[str]:
+    """No object is called by the relation that the question asks for, nor by one to the other object."""
+    ids, kind = reader.turn["object_ids"], reader.turn["kind"]
+    for one in reader.references(question):
+        if one.item is not None and question[one.start : one.end].lower() == one.item["mention"].lower():
+            what = stated(reader.facts, one.item)
+            if what is not None and (what.kind == kind or what.anchor in ids):
+                yield f"calling it {one.item['mention']!r} gives the answer away"
 
 
 def _camera_problems(record: dict[str, Any]) -> Iterator[str]:
@@ -198,8 +123,19 @@ def _object_problems(facts: RecordFacts, row: Row) -> Iterator[str]:
         yield "size is larger than the oriented box allows"
     if not abs(placed.optical_depth_m - row["depth_m"]) < np.linalg.norm(dimensions) / 2 + slack:
         yield f"depth {row['depth_m']} lies outside its box"
-    expected = f"the {row['name']}"
-    if row["mention"] not in (expected, f"{expected} at {coordinates(row, len(facts.cameras))}"):
+    yield from _mention_problems(facts, row)
+
+
+def _mention_problems(facts: RecordFacts, row: Row) -> Iterator[str]:
+    """The mention names the object, and no other object fits it; what it states holds beyond doubt."""
+    if row["mention"] == f"the {row['name']}":
+        if row["usable"] and namesakes(facts, row):
+            yield f"mention {row['mention']!r} fits other objects, too"
+        return
+    what = stated(facts, row)
+    if what is not None and not holds_alone(facts, row, what):
+        yield f"mention {row['mention']!r} states what the geometry does not bear out of it alone"
+    if what is None and row["mention"] != mention_by_point(row, len(facts.cameras)):
         yield f"mention {row['mention']!r} does not name it"
 
 
@@ -289,14 +225,14 @@ def _expected_answer(reader: Reader) -> str | None:
 
 def _polarity_problems(reader: Reader, question: str, answer: str) -> Iterator[str]:
     """The question asks one thing, the geometry decides it, and the text says yes or no accordingly, once."""
-    said = re.findall(r"\b(yes|no)\b", _without_references(reader, answer).lower())
+    said = re.findall(r"\b(yes|no)\b", without_references(reader, answer).lower())
     if said != [reader.turn["answer"]]:
         yield f"says {said} where the answer is {reader.turn['answer']!r}"
     asked = list(reader.claims(question))
     if not asked and reader.turn["level"] == "object":
         yield "the question asks for no relation that can be read"
-    for reading, holds in asked:
-        if holds != (reader.turn["answer"] == "yes") and reader.turn["level"] != "vqa":
+    for reading, true in asked:
+        if true != (reader.turn["answer"] == "yes") and reader.turn["level"] != "vqa":
             yield f"{reader.turn['answer']!r} contradicts the geometry of {reading!r}"
     if reader.turn["level"] == "object":
         kind, (first, second) = reader.turn["kind"], reader.turn["object_ids"]
@@ -305,13 +241,6 @@ def _polarity_problems(reader: Reader, question: str, answer: str) -> Iterator[s
             yield "asks for a relation that noise could flip"
         if not abs(abs(difference) - (reader.turn["margin"] or 0.0)) < TOLERANCE_M:
             yield f"margin {reader.turn['margin']} is not {abs(difference)}"
-
-
-def _without_references(reader: Reader, text: str) -> str:
-    """A text with its points and objects blanked out, at the same length."""
-    for one in reader.references(text):
-        text = text[: one.start] + "_" * (one.end - one.start) + text[one.end :]
-    return text
 
 
 def _text_problems(reader: Reader, question: str, answer: str, metric: bool) -> Iterator[str]:
@@ -323,8 +252,8 @@ def _text_problems(reader: Reader, question: str, answer: str, metric: bool) -> 
                 yield f"speaks of a point that no turn has marked: {text[one.start : one.end]!r}"
     for text in (answer,) if turn["kind"] == "multiple_choice" else (question, answer):
         yield from _number_problems(reader, text, metric)
-    for reading, holds in reader.claims(answer):
-        if not holds:
+    for reading, true in reader.claims(answer):
+        if not true:
             yield f"claims {reading!r}, which the geometry does not bear out"
     asked_unit = re.search(r"\b(cm|centimet(?:er|re)s?|met(?:er|re)s?)\b", question)
     if asked_unit and turn["unit"] and turn["unit"] != ("cm" if asked_unit[1].startswith("c") else "m"):
@@ -333,7 +262,7 @@ def _text_problems(reader: Reader, question: str, answer: str, metric: bool) -> 
 
 def _number_problems(reader: Reader, text: str, metric: bool) -> Iterator[str]:
     facts, turn = reader.facts, reader.turn
-    references, blanked = reader.references(text), _without_references(reader, text)
+    references, blanked = reader.references(text), without_references(reader, text)
     for row in facts.objects.values():  # a class name may hold a digit
         blanked = re.sub(re.escape(row["name"]), lambda one: "_" * len(one[0]), blanked, flags=re.IGNORECASE)
     for one in re.finditer(r"\bimages? (\d+)", blanked, re.IGNORECASE):

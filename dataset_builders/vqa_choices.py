@@ -1,7 +1,7 @@
 """The multiple-choice questions of the multi-view VQA set: four options, one of them right beyond doubt."""
 
-from dataset_builders.phrasings import counted
-from dataset_builders.vqa_ground import Ground, images, nearest_thing
+from dataset_builders.grammar import counted
+from dataset_builders.vqa_ground import Ground, nearest_thing
 from dataset_builders.vqa_questions import Question
 
 LETTERS = "ABCD"
@@ -19,7 +19,7 @@ def name_at_point(ground: Ground) -> Question | None:
     strangers = [counted(name, 1) for name in OTHER_NAMES if name not in nouns]
     wrong = ground.rng.sample(others, min(3, len(others)))
     wrong += ground.rng.sample(strangers, 3 - len(wrong))
-    stem = ground.say("What is at {}?", "Which object is at {}?").format(ground.named(point))
+    stem = ground.ask("name_at_point", at=ground.named(point))
     question = Question("name_at_point", stem, "", "", (thing.id,), (thing.id,), (point,), point["view"])
     return with_options(ground, question, f"the {thing.name}", wrong)
 
@@ -33,10 +33,7 @@ def only_in_one(ground: Ground) -> Question | None:
         return None
     chosen = ground.rng.sample(others, 3)
     elsewhere = "the other image" if len(ground.views) == 2 else "any other image"
-    text = ground.say(
-        f"Which of these can be seen in image {view + 1} but not in {elsewhere}?",
-        f"Which of these does only {images({view})} show?",
-    )
+    text = ground.ask("only_in_one", image=f"image {view + 1}", elsewhere=elsewhere)
     ids = (alone.id, *(one.id for one in chosen))
     question = Question("only_in_one", text, "", "", (alone.id,), ids, frame=view)
     return with_options(ground, question, f"the {alone.name}", [f"the {one.name}" for one in chosen])
@@ -55,11 +52,7 @@ def matching_point(ground: Ground) -> Question | None:
         if other is None:
             return None
         taken.append(other)
-    at = ground.named(point)
-    text = ground.say(
-        f"Which point of image {second + 1} shows the same spot as {at}?",
-        f"Where in image {second + 1} is the spot that is at {at}?",
-    )
+    text = ground.ask("matching_point", image=f"image {second + 1}", at=ground.named(point))
     question = Question("matching_point", text, "", "", points=(point, *taken), frame=second)
     return with_options(ground, question, ground.named(match), [ground.named(one) for one in taken[1:]])
 
@@ -70,7 +63,7 @@ def which_colour(ground: Ground) -> Question | None:
     if thing is None:
         return None
     wrong = ground.rng.sample(thing.wrong_colours(), len(LETTERS) - 1)
-    text = ground.say(f"What colour {thing.verb} the {thing.noun}?", f"Which colour does the {thing.noun} have?")
+    text = ground.ask("which_colour", **thing.slots)
     question = Question("which_colour", text, "", "", (thing.id,), (thing.id,))
     return with_options(ground, question, str(thing.colour), wrong)
 
@@ -87,10 +80,7 @@ def nearest_in_image(ground: Ground) -> Question | None:
         return None
     chosen.sort(key=lambda one: one.id != nearest)
     names = [f"the {one.name}" for one in chosen]
-    text = ground.say(
-        f"Which of these is closest to the camera of image {view + 1}?",
-        f"Which of these is nearest to where image {view + 1} was taken from?",
-    )
+    text = ground.ask("nearest_in_image", image=f"image {view + 1}")
     question = Question("nearest_in_image", text, "", "", (), tuple(one.id for one in chosen), frame=view)
     return with_options(ground, question, names[0], names[1:])
 
@@ -109,7 +99,7 @@ def with_options(ground: Ground, question: Question, right: str, wrong: list[str
     return Question(
         question.template,
         text,
-        ground.say(f"{letter}.", f"{letter}. {right[0].upper()}{right[1:]}."),
+        ground.reply("choice", letter=letter, right=right),
         letter,
         question.subjects,
         question.object_ids,

@@ -13,10 +13,12 @@ import numpy as np
 from dataset_builders.facts import RecordFacts, Row
 from dataset_builders.filters import SAME_DEPTH, project
 from dataset_builders.geometry import valid_depth
+from dataset_builders.grammar import COUNT_WORDS, be, is_plural, listed, sentences
+from dataset_builders.mentions import coordinates, may_be_called
 from dataset_builders.objects import MeasuredObject
-from dataset_builders.phrasings import COUNT_WORDS, is_plural, listed
-from dataset_builders.pointing import coordinates, point_at
+from dataset_builders.pointing import point_at
 from dataset_builders.scene import Scene
+from dataset_builders.vqa_phrasings import VQA_ANSWERS, VQA_QUESTIONS
 
 LOOKALIKES = {  # every colour word, with those that light and shade may confuse it with
     "red": {"orange", "brown", "pink"},
@@ -52,9 +54,10 @@ class Thing:
     absent: frozenset[int]
 
     @property
-    def verb(self) -> str:
-        """Its form of to be."""
-        return "are" if is_plural(self.name) else "is"
+    def slots(self) -> dict[str, str]:
+        """What fills the slots of a template that speaks of it."""
+        verbs = {"is": be(self.name), "does": "do" if is_plural(self.name) else "does"}
+        return verbs | {"the": f"the {self.name}", "noun": self.noun, "colour": str(self.colour)}
 
     def wrong_colours(self) -> list[str]:
         """Colours that nobody would take its own for."""
@@ -118,9 +121,13 @@ class Ground:
         nouns = [_parted(item.name)[1] for item in self.scene.objects]
         return self.draw(lambda one: one.colour is not None and bool(one.seen) and nouns.count(one.noun) == 1)
 
-    def say(self, *phrasings: str) -> str:
-        """One of several phrasings."""
-        return self.rng.choice(phrasings)
+    def ask(self, template: str, **slots: str) -> str:
+        """A question in one of its wordings."""
+        return sentences(self.rng.choice(VQA_QUESTIONS[template]).format_map(slots))
+
+    def reply(self, template: str, **slots: str) -> str:
+        """An answer in one of its wordings."""
+        return sentences(self.rng.choice(VQA_ANSWERS[template]).format_map(slots))
 
     def named(self, point: Row) -> str:
         """A point as the texts write it."""
@@ -208,11 +215,10 @@ class Ground:
 
 
 def things_of(scene: Scene, rows: list[Row]) -> list[Thing]:
-    """The usable objects whose name no other object of the scene has, with the views that show them."""
-    names = [" ".join(item.name.lower().split()) for item in scene.objects]
+    """The usable objects whose name fits no other object of the scene, with the views that show them."""
     things = []
     for row in rows:
-        if not row["usable"] or names.count(row["name"].lower()) > 1:
+        if not row["usable"] or sum(may_be_called(row["name"], item.name) for item in scene.objects) > 1:
             continue
         absent = {
             index

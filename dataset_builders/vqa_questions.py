@@ -8,7 +8,7 @@ objects give the answer away.
 from dataclasses import dataclass
 
 from dataset_builders.facts import Row
-from dataset_builders.phrasings import COUNT_WORDS, counted, listed, sentences
+from dataset_builders.grammar import COUNT_WORDS, be, counted, is_plural, listed, there_be
 from dataset_builders.vqa_ground import Ground, Thing, images, nearer_view, sidestep
 
 
@@ -46,13 +46,8 @@ def what_is_at(ground: Ground) -> Question | None:
         return None
     point = ground.point_on(thing, ground.rng.choice(sorted(thing.seen)))
     at = ground.named(point)
-    text = ground.say(f"What is at {at}?", f"Which object is at {at}?", f"Name the object at {at}.")
-    reply = ground.say(
-        f"The {thing.name}.", f"That {thing.verb} the {thing.name}.", f"At {at} we see the {thing.name}."
-    )
-    return Question(
-        "what_is_at", text, sentences(reply), thing.name, (thing.id,), (thing.id,), (point,), point["view"]
-    )
+    text, reply = ground.ask("what_is_at", at=at), ground.reply("what_is_at", at=at, **thing.slots)
+    return Question("what_is_at", text, reply, thing.name, (thing.id,), (thing.id,), (point,), point["view"])
 
 
 def where_is(ground: Ground) -> Question | None:
@@ -62,12 +57,8 @@ def where_is(ground: Ground) -> Question | None:
         return None
     point = ground.point_on(thing, ground.rng.choice(sorted(thing.seen)))
     at, image = ground.named(point), f"image {point['view'] + 1}"
-    text = ground.say(
-        f"Where {thing.verb} the {thing.name} in {image}?",
-        f"Point to the {thing.name} in {image}.",
-        f"Give the coordinates of a point on the {thing.name} in {image}.",
-    )
-    reply = ground.say(f"At {at}.", f"The {thing.name} can be seen at {at}.")
+    text = ground.ask("where_is", image=image, **thing.slots)
+    reply = ground.reply("where_is", at=at, **thing.slots)
     answer = at.removeprefix("the point ")
     return Question("where_is", text, reply, answer, (thing.id,), (thing.id,), (point,), point["view"])
 
@@ -79,11 +70,7 @@ def in_all(ground: Ground) -> Question | None:
     if shared is None or missing is None:
         return None
     thing = ground.rng.choice([shared, missing])
-    text = ground.say(
-        f"Can the {thing.name} be seen in {ground.everywhere}?",
-        f"Do {ground.everywhere} show the {thing.name}?",
-        f"{thing.verb.capitalize()} the {thing.name} visible in {ground.everywhere}?",
-    )
+    text = ground.ask("in_all", everywhere=ground.everywhere, **thing.slots)
     where = ground.everywhere if thing is shared else f"only {images(thing.seen)}" if thing.seen else ground.nowhere
     fact = f"{where} {_show(thing)} the {thing.name}"
     return _polar(ground, "in_all", (text, fact), thing is shared, thing)
@@ -96,11 +83,7 @@ def in_one(ground: Ground) -> Question | None:
     if present is None or absent is None:
         return None
     thing = ground.rng.choice([present, absent])
-    text = ground.say(
-        f"Can the {thing.name} be seen in image {view + 1}?",
-        f"Does image {view + 1} show the {thing.name}?",
-        f"{thing.verb.capitalize()} the {thing.name} visible in image {view + 1}?",
-    )
+    text = ground.ask("in_one", image=f"image {view + 1}", **thing.slots)
     fact = f"image {view + 1} {'shows' if thing is present else 'does not show'} the {thing.name}"
     return _polar(ground, "in_one", (text, fact), thing is present, thing, view)
 
@@ -115,13 +98,13 @@ def which_images(ground: Ground) -> Question | None:
         return None
     seen = ground.rng.choice(sorted(by_answer, key=sorted))
     thing = ground.rng.choice(by_answer[seen])
-    text = ground.say(f"In which images can the {thing.name} be seen?", f"Which images show the {thing.name}?")
+    text = ground.ask("which_images", **thing.slots)
     answer = images(seen) if seen else ground.nowhere
     if len(seen) == len(ground.views):
         answer = ground.everywhere
     elif len(seen) == 1:
         answer = f"only {answer}"
-    reply = f"{answer[0].upper()}{answer[1:]}."
+    reply = ground.reply("which_images", answer=answer, show=_show(thing), **thing.slots)
     return Question("which_images", text, reply, answer, (thing.id,), _known(thing))
 
 
@@ -135,13 +118,10 @@ def how_many_of(ground: Ground) -> Question | None:
     counted_things = ground.rng.sample(seen, wanted)
     chosen = counted_things + ground.rng.sample(absent, 3 - wanted)
     names = [f"the {thing.name}" for thing in ground.rng.sample(chosen, len(chosen))]
-    text = ground.say(
-        f"How many of these can be seen in image {view + 1}: {listed(names)}?",
-        f"Of {listed(names)}, how many are visible in image {view + 1}?",
-    )
+    text = ground.ask("how_many_of", image=f"image {view + 1}", things=listed(names))
     found = [name for name in names if name in {f"the {thing.name}" for thing in counted_things}]
     answer = COUNT_WORDS[wanted]
-    reply = ground.say(f"{answer.capitalize()}.", f"{answer.capitalize()}: {listed(found)}.")
+    reply = ground.reply("how_many_of", count=answer, found=listed(found))
     ids = tuple(thing.id for thing in counted_things)
     subjects = tuple(thing.id for thing in chosen)
     return Question("how_many_of", text, reply, answer, subjects, ids, frame=view, value=float(wanted))
@@ -152,12 +132,7 @@ def what_colour(ground: Ground) -> Question | None:
     thing = ground.draw_coloured()
     if thing is None:
         return None
-    text = ground.say(
-        f"What colour {thing.verb} the {thing.noun}?",
-        f"What is the colour of the {thing.noun} in the images?",
-        f"Which colour does the {thing.noun} have?",
-    )
-    reply = ground.say(f"{thing.colour.capitalize()}.", f"The {thing.noun} {thing.verb} {thing.colour}.")  # type: ignore[union-attr]
+    text, reply = ground.ask("what_colour", **thing.slots), ground.reply("what_colour", **thing.slots)
     return Question("what_colour", text, reply, str(thing.colour), (thing.id,), (thing.id,))
 
 
@@ -170,11 +145,8 @@ def nearer_in(ground: Ground) -> Question | None:
         return None
     view = nearer[thing.id] or 0
     pair = f"image {first + 1} or image {second + 1}"
-    text = ground.say(
-        f"In which image is the camera closer to the {thing.name}, {pair}?",
-        f"Was {pair} taken from closer to the {thing.name}?",
-    )
-    reply = ground.say(f"Image {view + 1}.", f"The camera of image {view + 1} is closer to the {thing.name}.")
+    text = ground.ask("nearer_in", pair=pair, **thing.slots)
+    reply = ground.reply("nearer_in", image=f"image {view + 1}", **thing.slots)
     return Question("nearer_in", text, reply, f"image {view + 1}", (thing.id,), (thing.id,), frame=view)
 
 
@@ -184,11 +156,8 @@ def camera_side(ground: Ground) -> Question | None:
     side = sidestep(ground.facts, first, second)
     if side is None:
         return None
-    text = ground.say(
-        f"Was image {second + 1} taken from further to the left or to the right than image {first + 1}?",
-        f"Compared with image {first + 1}, does the camera of image {second + 1} stand to the left or to the right?",
-    )
-    reply = ground.say(f"To the {side}.", f"The camera of image {second + 1} stands to the {side}.")
+    slots = {"first": f"image {first + 1}", "second": f"image {second + 1}"}
+    text, reply = ground.ask("camera_side", **slots), ground.reply("camera_side", side=side, **slots)
     return Question("camera_side", text, reply, side, frame=first)
 
 
@@ -200,10 +169,8 @@ def no_such_thing(ground: Ground) -> Question | None:
         return None
     thing = ground.rng.choice([real, ground.rng.choice(false)])
     one = counted(thing.name, 1)
-    text = ground.say(
-        f"Is there {one} in the images?", f"Do the images show {one}?", f"Can {one} be seen in any of the images?"
-    )
-    fact = f"{images(thing.seen)} {_show(thing)} it" if thing is real else f"{ground.nowhere} shows {one}"
+    text = ground.ask("no_such_thing", one=one, be=there_be([one]) if one != thing.name else be(thing.name))
+    fact = f"{images(thing.seen)} {_show(thing)} {_it(thing)}" if thing is real else f"{ground.nowhere} shows {one}"
     return _polar(ground, "no_such_thing", (text, fact), thing is real, thing)
 
 
@@ -213,13 +180,9 @@ def wrong_colour(ground: Ground) -> Question | None:
     if thing is None:
         return None
     colour = ground.rng.choice([str(thing.colour), ground.rng.choice(thing.wrong_colours())])
-    text = ground.say(
-        f"The {thing.noun} {thing.verb} {colour}, right?",
-        f"Would you agree that the {thing.noun} {thing.verb} {colour}?",
-        f"I think the {thing.noun} {thing.verb} {colour}. Is that correct?",
-    )
+    text = ground.ask("wrong_colour", **thing.slots | {"colour": colour})
     right = colour == thing.colour
-    fact = f"the {thing.noun} {thing.verb} {thing.colour}" + ("" if right else f", not {colour}")
+    fact = f"the {thing.noun} {be(thing.name)} {thing.colour}" + ("" if right else f", not {colour}")
     return _polar(ground, "wrong_colour", (text, fact), right, thing)
 
 
@@ -229,15 +192,11 @@ def hidden_there(ground: Ground) -> Question | None:
     absent = ground.draw_absent(view)
     if absent is None or ground.rng.random() < 0.5:
         return None
-    text = ground.say(
-        f"Where {absent.verb} the {absent.name} in image {view + 1}?",
-        f"Point to the {absent.name} in image {view + 1}.",
-    )
-    elsewhere = f"only {images(absent.seen)} {_show(absent)} it" if absent.seen else f"{ground.nowhere} shows it"
-    reply = ground.say(
-        f"The {absent.name} {absent.verb} not visible in image {view + 1}; {elsewhere}.",
-        f"It is not visible in image {view + 1}.",
-    )
+    image = f"image {view + 1}"
+    text = ground.ask("hidden_there", image=image, **absent.slots)
+    where = f"only {images(absent.seen)}" if absent.seen else ground.nowhere
+    elsewhere = f"{where} {_show(absent)} {_it(absent)}"
+    reply = ground.reply("hidden_there", image=image, elsewhere=elsewhere, **absent.slots)
     return Question("hidden_there", text, reply, "not visible", (absent.id,), _known(absent), frame=view)
 
 
@@ -254,11 +213,7 @@ def same_spot(ground: Ground) -> Question | None:
     same = ground.rng.random() < 0.5
     shown = match if same else other
     at, there = ground.named(point), ground.named(shown)
-    text = ground.say(
-        f"Do {at} and {there} show the same spot?",
-        f"Is the spot at {at} the same as the one at {there}?",
-        f"Does {there} show the same place as {at}?",
-    )
+    text = ground.ask("same_spot", at=at, there=there)
     ending = "show the same spot" if same else "show different spots"
     return _polar(ground, "same_spot", (text, f"they {ending}"), same, None, second, (point, shown))
 
@@ -268,6 +223,11 @@ PRESENCE = (in_all, in_one, which_images, how_many_of)
 POINTING = (what_is_at, where_is)
 ADVERSARIAL = (no_such_thing, wrong_colour, hidden_there, same_spot)
 ABOUT_COLOUR = frozenset({"what_colour", "wrong_colour", "no_such_thing", "which_colour"})
+
+
+def _it(thing: Thing) -> str:
+    """The pronoun of a thing as an object: "image 1 shows them"."""
+    return "them" if is_plural(thing.name) else "it"
 
 
 def _show(thing: Thing) -> str:
@@ -287,7 +247,7 @@ def _polar(
     """A yes/no question; the reply says no more than yes or no, or also states the fact."""
     text, fact = question_and_fact
     word = "yes" if yes else "no"
-    reply = ground.say(f"{word.capitalize()}.", f"{word.capitalize()}, {fact}.")
+    reply = ground.reply("polar", yes=word, fact=fact)
     subjects, ids = ((subject.id,), _known(subject)) if subject is not None else ((), ())
     return Question(template, text, reply, word, subjects, ids, points, frame)
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from dataset_builders.facts import RecordFacts, Row
 from dataset_builders.filters import SAME_DEPTH
-from dataset_builders.phrasings import COUNT_WORDS
-from dataset_builders.pointing import coordinates
+from dataset_builders.grammar import COUNT_WORDS
+from dataset_builders.mentions import coordinates
 from dataset_builders.vqa_ground import APART_M, LOOKALIKES, nearer_view, nearest_thing, sidestep
 
 OPTION_PATTERN = re.compile(r"^([A-D])\. (.+)$", re.MULTILINE)
@@ -185,6 +185,11 @@ EXPECTED: dict[str, Callable[[Asked], str]] = {
 }
 
 
+def from_chat(turn: Row) -> bool:
+    """Whether a chat model wrote a turn, so that nothing in the record's geometry decides its answer."""
+    return turn["template"].startswith("chat.")
+
+
 def vqa_problems(record: dict[str, Any], texts: list[tuple[str, str]]) -> Iterator[str]:
     """Problems of the VQA turns of a record whose columns and points are in order.
 
@@ -194,13 +199,29 @@ def vqa_problems(record: dict[str, Any], texts: list[tuple[str, str]]) -> Iterat
     """
     facts = RecordFacts(record)
     for turn, (question, reply) in zip(record["turns"], texts):
-        if turn["level"] != "vqa":
-            continue
-        if turn["template"] not in EXPECTED:
-            yield f"turn {turn['index']}: template {turn['template']!r} is unknown"
-            continue
-        expected = EXPECTED[turn["template"]](Asked(facts, turn, question))
-        if expected != turn["answer"]:
-            yield f"turn {turn['index']}: answer {turn['answer']!r}, but the record gives {expected!r}"
-        if turn["kind"] == "multiple_choice" and not reply.startswith(f"{turn['answer']}."):
-            yield f"turn {turn['index']}: the text does not begin with the letter {turn['answer']!r}"
+        if turn["level"] == "vqa":
+            asked = Asked(facts, turn, question)
+            for problem in (*_decided_problems(asked), *_choice_problems(asked, reply)):
+                yield f"turn {turn['index']}: {problem}"
+
+
+def _decided_problems(asked: Asked) -> Iterator[str]:
+    """The answer is that which the record gives; what a chat model wrote is not derived again."""
+    template, answer = asked.turn["template"], asked.turn["answer"]
+    if template in EXPECTED:
+        expected = EXPECTED[template](asked)
+        if expected != answer:
+            yield f"answer {answer!r}, but the record gives {expected!r}"
+    elif not from_chat(asked.turn):
+        yield f"template {template!r} is unknown"
+
+
+def _choice_problems(asked: Asked, reply: str) -> Iterator[str]:
+    """A multiple-choice question has four different options, and the reply begins with the letter of one."""
+    if asked.turn["kind"] != "multiple_choice":
+        return
+    options, answer = asked.options(), asked.turn["answer"]
+    if list(options) != list("ABCD") or len({text.strip(" .") for text in options.values()}) < len(options):
+        yield "does not offer four different options, A to D, each on a line of its own"
+    if answer not in options or not re.match(rf"{re.escape(answer)}(?:[.):]|$)", reply):
+        yield f"the text does not begin with the letter {answer!r}"

@@ -18,7 +18,7 @@ from dataset_builders.phrasings import (
     sentences,
 )
 from dataset_builders.schema import KINDS, message_text
-from dataset_builders.verification import Reader
+from dataset_builders.reading import Reader
 
 SLOTS = {
     "p", "q", "a", "b", "is", "camera", "seen", "phrase", "opposite", "evidence", "cited", "value", "near", "far",
