@@ -1,7 +1,7 @@
 """Alignment of matched 3D points, and of several cameras at once (numpy; the same result on every run).
 
-A pose here is a similarity: a (4, 4) matrix whose upper left is `scale * rotation`. The scale is 1 between cameras whose
-depth is measured; depth that a model guessed image by image is off by a factor of its own in each.
+A pose here is a similarity: a (4, 4) matrix whose upper left is `scale * rotation`. The scale is 1 between cameras
+whose depth is measured; depth that a model guessed image by image is off by a factor of its own in each.
 """
 
 from collections.abc import Sequence

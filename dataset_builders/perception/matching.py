@@ -1,4 +1,4 @@
-"""Pixels of two images that show the same point: learned matchers of transformers, and SIFT, which needs no weights."""
+"""Pixels of two images that show the same point: learned matchers of transformers, and SIFT without any weights."""
 
 from collections.abc import Sequence
 from dataclasses import replace

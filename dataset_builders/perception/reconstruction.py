@@ -69,11 +69,8 @@ def reconstruct_from_matches(
     Raises:
         DropItem: "not_reconstructed" where no two views connect.
     """
-    links = [
-        link
-        for pair, found in zip(pairs, matches)
-        if (link := link_views(views, pair, found, scaled=True)) is not None
-    ]
+    tried = [link_views(views, pair, found, scaled=True) for pair, found in zip(pairs, matches)]
+    links = [link for link in tried if link is not None]
     poses = chain_poses(len(views), links)
     if not any(pose is not None for pose in poses):
         raise DropItem("not_reconstructed", f"no two of {len(views)} views share enough points that agree in depth")
