@@ -21,7 +21,7 @@ import pycolmap
 from dataset_builders.geometry import Array, invert_pose, is_rigid
 from dataset_builders.scene import DropItem, InputError, Intrinsics, Scene, View
 from dataset_builders.sources import SourceOptions
-from dataset_builders.sources.image_files import IMAGE_SUFFIXES, ImageFile, safe_id
+from dataset_builders.sources.image_files import IMAGE_SUFFIXES, ImageFile, item_name, item_path, safe_id
 from dataset_builders.sources.sequences import (
     as_jpeg,
     enough_views,
@@ -95,7 +95,7 @@ def colmap_view(model: ColmapModel, file: ImageFile, name: str, mask: Array | No
     if not is_rigid(camera_from_world):
         raise DropItem("bad_pose", f"the pose of {name} in its COLMAP model is not a rotation with a translation")
     if lens_displacement(pinhole) > LENS_TOLERANCE:
-        file = as_jpeg(undistort(file.pixels, pinhole), name)
+        file = as_jpeg(undistort(file.pixels, pinhole), file.name)
         mask = None if mask is None else undistort(np.repeat(255 * mask[..., None].astype(np.uint8), 3, 2), pinhole)
         mask = None if mask is None else mask[..., 0] > 127
         pinhole = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), pinhole)
@@ -190,7 +190,7 @@ class ColmapSource:
         """Scenes as "garden@first sample"; reads directories only."""
         items: list[str] = []
         for scene in self.scenes:
-            items += scene_items(scene, len(self._frames(scene)), self.views)
+            items += scene_items(item_name(Path(scene)), len(self._frames(scene)), self.views)
         return items[: self.options.num_scenes]
 
     def load(self, item: str) -> Scene:
@@ -199,8 +199,9 @@ class ColmapSource:
         Raises:
             DropItem: with a reason of `load_colmap`, `colmap_view` or `read_frame`, or "too_few_views".
         """
-        frames = self._frames(item.rpartition("@")[0])
-        scene, samples = scene_samples(item, len(frames), self.views)
+        scene = item_path(item.rpartition("@")[0]).name
+        frames = self._frames(scene)
+        samples = scene_samples(item, len(frames), self.views)
         model = load_colmap(self.root / scene)
         paths = [frames[sample] for sample in samples]
         found = [colmap_view(model, read_frame(path, str(path)), path.stem) for path in paths]

@@ -25,7 +25,7 @@ from PIL import Image
 from dataset_builders.geometry import Array
 from dataset_builders.scene import DropItem, InputError, Scene
 from dataset_builders.sources import SourceOptions
-from dataset_builders.sources.image_files import photograph, safe_id
+from dataset_builders.sources.image_files import item_name, item_path, photograph, safe_id
 from dataset_builders.sources.sequences import (
     as_jpeg,
     enough_views,
@@ -73,7 +73,7 @@ class Ego4dSource:
         """Videos as "uid@first sample"; reads the head of a file where the metadata lacks its length."""
         items: list[str] = []
         for video in self.videos:
-            items += scene_items(video, self._samples(video), self.views)
+            items += scene_items(item_name(Path(video)), self._samples(video), self.views)
         return items[: self.options.num_scenes]
 
     def load(self, item: str) -> Scene:
@@ -83,9 +83,9 @@ class Ego4dSource:
             DropItem: with the reason "unreadable_video", "past_the_end", "redacted", "mirrored_video",
                 "too_few_views", or one of `read_image`.
         """
-        video = item.rpartition("@")[0]
+        video = item_path(item.rpartition("@")[0]).name
         known = self.metadata.get(video, {})
-        _, samples = scene_samples(item, self._samples(video), self.views)
+        samples = scene_samples(item, self._samples(video), self.views)
         moments = [number * self.step_s for number in samples]
         for interval in known.get("redacted_intervals") or ():
             if any(interval["start_sec"] <= moment <= interval["end_sec"] for moment in moments):

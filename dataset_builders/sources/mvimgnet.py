@@ -18,7 +18,7 @@ from dataset_builders.geometry import Array
 from dataset_builders.scene import DropItem, InputError, Scene, SceneObject
 from dataset_builders.sources import SourceOptions
 from dataset_builders.sources.colmap import colmap_view, load_colmap
-from dataset_builders.sources.image_files import open_image
+from dataset_builders.sources.image_files import item_name, item_path, open_image, safe_id
 from dataset_builders.sources.sequences import (
     DEFAULT_VIEWS,
     enough_views,
@@ -59,7 +59,7 @@ class MvImgNetSource:
     def list_items(self) -> list[str]:
         """Object videos as "7/2701abcd"; reads directories only."""
         folders = self.root.glob("[0-9]*/*")
-        items = sorted(path.relative_to(self.root).as_posix() for path in folders if path.is_dir())
+        items = sorted(item_name(path.relative_to(self.root)) for path in folders if path.is_dir())
         return items[: self.options.num_scenes]
 
     def load(self, item: str) -> Scene:
@@ -69,10 +69,11 @@ class MvImgNetSource:
             DropItem: with a reason of `load_colmap`, `colmap_view` or `read_frame`, or "unknown_category",
                 "no_images", "too_few_views" or "size_mismatch".
         """
-        category, name = item.split("/")
+        place = item_path(item)
+        category = place.parent.name
         if category not in self.names:
             raise DropItem("unknown_category", f"{CATEGORY_FILE} has no category {category}, as {item} needs")
-        folder = self.root / item
+        folder = self.root / place
         frames = sorted((folder / "images").glob("*.jpg"))[:: self.step]
         if not frames:
             raise DropItem("no_images", f"{folder / 'images'} holds no .jpg")
@@ -82,12 +83,12 @@ class MvImgNetSource:
         views = []
         for path in (posed[index] for index in spread):
             file = read_frame(path, str(path))
-            mask = self._mask(item, path.name, file.pixels.shape[:2])
+            mask = self._mask(place, path.name, file.pixels.shape[:2])
             views.append(colmap_view(model, file, path.stem, mask))
         kept = enough_views([view for view in views if view is not None], self.views, item)
         masked = any(view.instances is not None and view.instances.any() for view in kept)
         return Scene(
-            id=f"{category}_{name}_{len(kept)}v",
+            id=safe_id(f"{item.replace('/', '_')}_{len(kept)}v"),
             source="mvimgnet",
             licence="MVImgNet Terms of Use",
             views=kept,
@@ -96,9 +97,9 @@ class MvImgNetSource:
             scale_source="colmap",
         )
 
-    def _mask(self, item: str, image_name: str, size: tuple[int, ...]) -> Array | None:
+    def _mask(self, place: Path, image_name: str, size: tuple[int, ...]) -> Array | None:
         """Where the object is, bool, (H, W); None where the image has no mask."""
-        path = next((path for path in self._mask_paths(item, image_name) if path.is_file()), None)
+        path = next((path for path in self._mask_paths(place, image_name) if path.is_file()), None)
         if path is None:
             return None
         stored = np.asarray(open_image(path, str(path)).convert("L"))
@@ -106,9 +107,9 @@ class MvImgNetSource:
             raise DropItem("size_mismatch", f"{path} has another size than its image")
         return stored > stored.max() / 2  # 0 and 255 with soft edges, or 0 and 1
 
-    def _mask_paths(self, item: str, image_name: str) -> Iterator[Path]:
-        outside = [root / kind / item for root in (self.root, self.root.parent) for kind in ("masks", "mask")]
-        for folder in (self.root / item / "masks", *outside):
+    def _mask_paths(self, place: Path, image_name: str) -> Iterator[Path]:
+        outside = [root / kind / place for root in (self.root, self.root.parent) for kind in ("masks", "mask")]
+        for folder in (self.root / place / "masks", *outside):
             yield folder / f"{image_name}.png"
             yield (folder / image_name).with_suffix(".png")
 

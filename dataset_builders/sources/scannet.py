@@ -15,6 +15,7 @@ meshes, whose z axis points up.
 import json
 import re
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +24,7 @@ import numpy as np
 from dataset_builders.geometry import Array, is_rigid, valid_depth
 from dataset_builders.scene import DropItem, InputError, Intrinsics, Scene, SceneObject, View
 from dataset_builders.sources import SourceOptions
-from dataset_builders.sources.image_files import open_image
+from dataset_builders.sources.image_files import check_intrinsics, open_image
 from dataset_builders.sources.sequences import (
     enough_views,
     input_folder,
@@ -38,7 +39,6 @@ LAYOUT = "scans/scene0000_00/{color,depth,pose,intrinsic} as ScanNet's SensReade
 SCAN_NAME = re.compile(r"scene(\d{4})_\d{2}")
 TEST_ROOMS = range(707, 807)
 FRAME_STEP = 20  # of 30 frames a second
-CENTRE_TOLERANCE = 0.1  # a principal point farther from the centre, in image sides, is that of another resolution
 SUPPORTS = frozenset(("wall", "floor", "ceiling", "table", "desk", "counter", "countertop"))  # last word of the label
 NAMELESS = frozenset(("object", "objects", "unknown", "remove", "none"))
 
@@ -80,8 +80,7 @@ class ScanNetSource:
         """Scans as "scene0000_00@first sample"; reads directories only."""
         items: list[str] = []
         for scan in self.scans:
-            samples = len(self._frames(scan)[:: self.step])
-            items += scene_items(scan, samples, self.views)
+            items += scene_items(scan, len(self._slots(scan)), self.views)
         return items[: self.options.num_scenes]
 
     def load(self, item: str) -> Scene:
@@ -93,11 +92,10 @@ class ScanNetSource:
                 or another one of `read_image`.
         """
         scan = item.rpartition("@")[0]
-        folder, frames = self.root / scan, self._frames(scan)
-        _, samples = scene_samples(item, len(frames[:: self.step]), self.views)
+        folder, slots = self.root / scan, self._slots(scan)
         colour, depth = (_read_intrinsics(folder / "intrinsic" / f"intrinsic_{one}.txt") for one in ("color", "depth"))
         names = _object_names(folder)
-        tracked = (_first_tracked(folder, frames[sample * self.step :][: self.step]) for sample in samples)
+        tracked = (_first_tracked(folder, slots[sample]) for sample in scene_samples(item, len(slots), self.views))
         views = enough_views(
             [_read_view(folder, *frame, colour, depth, bool(names)) for frame in tracked if frame is not None],
             self.views,
@@ -113,10 +111,11 @@ class ScanNetSource:
             split="test" if is_held_out(scan) else "train",
         )
 
-    def _frames(self, scan: str) -> list[str]:
-        """File names of the colour images in the order of their numbers."""
-        files = (path for path in (self.root / scan / "color").iterdir() if path.stem.isdecimal())
-        return [path.name for path in sorted(files, key=lambda path: int(path.stem))]
+    def _slots(self, scan: str) -> list[list[str]]:
+        """File names of the colour images in the order of their numbers, those of one frame step together."""
+        files = [path for path in (self.root / scan / "color").iterdir() if path.stem.isdecimal()]
+        files.sort(key=lambda path: int(path.stem))
+        return [[path.name for path in slot] for _, slot in groupby(files, lambda path: int(path.stem) // self.step)]
 
 
 def is_held_out(scan: str) -> bool:
@@ -154,10 +153,7 @@ def _read_matrix(path: Path, reason: str) -> Array:
 
 def _read_intrinsics(path: Path) -> Intrinsics:
     matrix = _read_matrix(path, "bad_intrinsics")
-    found = Intrinsics(fx=matrix[0, 0], fy=matrix[1, 1], cx=matrix[0, 2], cy=matrix[1, 2])
-    if not found.known or min(found.fx, found.fy) <= 0:
-        raise DropItem("bad_intrinsics", f"{path}: the focal lengths in {found} are not positive and finite")
-    return found
+    return Intrinsics(fx=matrix[0, 0], fy=matrix[1, 1], cx=matrix[0, 2], cy=matrix[1, 2])
 
 
 def _first_tracked(folder: Path, frames: list[str]) -> tuple[str, Array] | None:
@@ -179,22 +175,14 @@ def _read_view(
     path = folder / "color" / name
     file = read_frame(path, str(path))
     size = file.pixels.shape[:2]
-    _check_size(colour, size, path)
+    check_intrinsics(colour, size[1], size[0], str(path))
     depth_path = (folder / "depth" / name).with_suffix(".png")
     depth_m = _read_depth(depth_path)
-    _check_size(depth, depth_m.shape, depth_path)
+    check_intrinsics(depth, depth_m.shape[1], depth_m.shape[0], str(depth_path))
     instances = None
     if with_instances:
         instances = _read_instances((folder / "instance-filt" / name).with_suffix(".png"), size)
     return View(file.pixels, _at_colour(depth_m, depth, colour, size), colour, pose, instances, None, file.image_bytes)
-
-
-def _check_size(intrinsics: Intrinsics, size: tuple[int, ...], path: Path) -> None:
-    """Refuse intrinsics of another resolution, which show in a principal point far from the centre."""
-    height, width = size
-    offset = max(abs(intrinsics.cx / (width - 1) - 0.5), abs(intrinsics.cy / (height - 1) - 0.5))
-    if offset > CENTRE_TOLERANCE:
-        raise DropItem("intrinsics_size", f"{path} has {width}x{height} pixels, its intrinsics another size")
 
 
 def _read_depth(path: Path) -> Array:

@@ -58,11 +58,10 @@ def scene_items(name: str, samples: int, views: int | None) -> list[str]:
     return [f"{name}@{first}" for first in range(0, samples - length + 1, length)] or [f"{name}@0"]
 
 
-def scene_samples(item: str, samples: int, views: int | None) -> tuple[str, range]:
-    """The run that an item belongs to, and which of its samples it shows."""
-    name, _, first = item.rpartition("@")
-    start = int(first)
-    return name, range(start, min(start + (views or DEFAULT_VIEWS), samples))
+def scene_samples(item: str, samples: int, views: int | None) -> range:
+    """Which samples of its run an item shows."""
+    first = int(item.rpartition("@")[2])
+    return range(first, min(first + (views or DEFAULT_VIEWS), samples))
 
 
 def enough_views(found: Sequence[View], wanted: int | None, item: str) -> tuple[View, ...]:
