@@ -43,7 +43,8 @@ def associate(
         if len({view for view, _ in together}) == len(together):  # at most one region of a view
             for node in together:
                 groups[node] = together
-    instances, objects = [np.zeros(one.shape, dtype=np.int32) for one in maps], []
+    instances = [np.zeros(one.shape, dtype=np.int32) for one in maps]
+    objects: list[SceneObject] = []
     for node, group in groups.items():
         if node != min(group):
             continue
