@@ -1,4 +1,4 @@
-"""Cameras from matched pixels and depth: exact rooms give exact poses; learned matchers and VGGT run by their own path.
+"""Cameras from matched pixels and depth: exact rooms give exact poses; learned matchers and VGGT run through disk.
 
 The learned matchers are tiny and random, so that only the path from disk to pixels is tested with them. VGGT stands on
 a fake package `vggt` that has the calls of the real one and knows the answer: neither its weights nor its network are.
@@ -196,6 +196,7 @@ def save_matcher(kind, folder):
             num_attention_layers=1,
             num_attention_heads=8,
             coarse_matching_threshold=0.0,
+            fine_matching_slice_dim=2,
         )
         model, processor = EfficientLoFTRForKeypointMatching(config), EfficientLoFTRImageProcessor
     elif kind == "lightglue":
