@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 from datasets import Dataset, Features, Image, Value
 from datasets.exceptions import DatasetNotFoundError
@@ -26,17 +27,14 @@ def write_parquet(folder, files=2, card="", columns=("image",), broken=()):
     """A data set of the Hub: Parquet shards in data/, a card with or without the number of rows."""
     (folder / "data").mkdir(parents=True)
     features = Features({name: Image() for name in columns} | {"caption": Value("string")})
-    for part in range(files):
+    for part, numbers in enumerate(np.array_split(range(ROWS), files)):
         rows = []
-        for number in (
-            range(part, ROWS, files) if files > ROWS else range(part * ROWS // files, (part + 1) * ROWS // files)
-        ):
+        for number in numbers.tolist():
             content = b"no image" if number in broken else encoded(picture(number))
             stored = None if number in broken and number % 2 else {"bytes": content, "path": f"{number}.jpg"}
             rows.append({name: stored for name in columns} | {"caption": str(number)})
-        Dataset.from_list(rows, features=features).to_parquet(
-            folder / "data" / f"train-{part:05d}-of-{files:05d}.parquet"
-        )
+        name = f"train-{part:05d}-of-{files:05d}.parquet"
+        Dataset.from_list(rows, features=features).to_parquet(folder / "data" / name)
     if card:
         (folder / "README.md").write_text(f"---\n{card}\n---\n# A data set\n")
     return folder
