@@ -1,7 +1,7 @@
 """What to call an object so that nobody can mistake it: its name, or what sets it apart, or a point on it.
 
 "The box" where no other thing may be called a box; else, in a single view, a relation that holds of this box alone
-beyond doubt ("the box to the left of the sofa", "the rightmost box"); else "the box at (0.310, 0.522)".
+beyond doubt ("the box that is to the left of the sofa", "the rightmost box"); else "the box at (0.310, 0.522)".
 """
 
 import random
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dataset_builders.facts import RecordFacts, Row
 from dataset_builders.geometry import is_level
+from dataset_builders.grammar import be
 from dataset_builders.phrasings import RELATIONS, SUPERLATIVES
 from dataset_builders.scene import Scene
 
@@ -74,15 +75,17 @@ def _forms(facts: RecordFacts, row: Row) -> Iterator[tuple[str, Stated]]:
     """Every relational mention that could be made of an object of a single view, true or not."""
     if len(facts.cameras) > 1:
         return
+    verb = be(row["name"])
     for kind, forms in SUPERLATIVES.items():
         for form, sign in zip(forms, (1, -1)):
-            yield form.format(name=row["name"]), Stated(kind, sign, None)
+            yield form.format(name=row["name"], **{"is": verb}), Stated(kind, sign, None)
     for anchor in facts.objects.values():
         if not anchor["usable"] or may_be_called(row["name"], anchor["name"]) or namesakes(facts, anchor):
             continue
         for kind in ANCHORED_KINDS:
             for phrases, sign in zip(RELATIONS[kind], (1, -1)):
-                yield f"the {row['name']} {phrases[0]} the {anchor['name']}", Stated(kind, sign, anchor["id"])
+                text = f"the {row['name']} that {verb} {phrases[0]} the {anchor['name']}"
+                yield text, Stated(kind, sign, anchor["id"])
 
 
 def name_objects(scene: Scene, rows: list[Row], seed: int) -> list[Row]:
@@ -120,7 +123,7 @@ def shown(scene: Scene, object_id: int) -> bool:
 def mention_in_turn(facts: RecordFacts, row: Row, kinds: Collection[str], others: Collection[int]) -> str:
     """What a turn calls an object: never by a relation of the kinds that it speaks of, nor by one to its other object.
 
-    "Is the box to the left of the sofa to the left of the sofa?" would give its answer away.
+    "Is the box that is to the left of the sofa to the left of the sofa?" would give its answer away.
     """
     what = stated(facts, row)
     if what is None or not (what.kind in kinds or what.anchor in others):

@@ -43,7 +43,7 @@ RELATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 # What alone among the things of its name stands at one end of a relation: with +1 towards all others, and with -1
 SUPERLATIVES: dict[str, tuple[str, str]] = {
     "left_right": ("the leftmost {name}", "the rightmost {name}"),
-    "front_behind": ("the {name} closest to the camera", "the {name} farthest from the camera"),
+    "front_behind": ("the {name} that {is} closest to the camera", "the {name} that {is} farthest from the camera"),
     "bigger_smaller": ("the largest {name}", "the smallest {name}"),
 }
 

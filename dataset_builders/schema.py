@@ -89,7 +89,7 @@ def features() -> "Features":
     described_object = {  # a support is known by name only: its measures are None
         "id": whole,
         "name": text,
-        "mention": text,  # the unique expression that the texts use, such as "the box to the left of the sofa"
+        "mention": text,  # the unique expression that the texts use, such as "the box that is behind the sofa"
         "is_support": flag,
         "usable": flag,  # may be asked about: large enough, mostly visible, not a support
         "truncated": flag,  # cut by the image border in every view that shows it

@@ -6,9 +6,12 @@ import pytest
 
 from dataset_builders.multi_view_vqa import build_record
 from dataset_builders.scene import DropItem
-from dataset_builders.schema import validate
+from dataset_builders.schema import message, validate
 from dataset_builders.sources import SourceOptions
 from dataset_builders.sources.synthetic import SyntheticSource
+from dataset_builders.spatial_reasoning import base_record
+from dataset_builders.spatial_reasoning import build_record as build_dialogue
+from tests.dataset_builders.scenes_for_tests import BREAKFAST, scene_of
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +77,68 @@ def test_a_point_beside_its_object_does_not_pass(records):
 
     changed = [one for record in records if (one := tampered(record, "what_is_at", move)) is not None]
     assert all(validate(one) for one in changed[:5])
+
+
+# What a chat model wrote
+
+
+CHOICE = "Which is it?\nA. the mug\nB. the lamp\nC. a red box\nD. none of these"
+
+
+def by_chat(question, reply, answer, kind="common", cameras=()):
+    """A record of one question that a chat model wrote."""
+    turn = {
+        "index": 1, "level": "vqa", "kind": kind, "template": f"chat.{kind}", "frame": 0, "value": None, "unit": "",
+        "answer": answer, "margin": None, "points": [], "object_ids": [], "witness": [],
+    }  # fmt: skip
+    record = base_record(scene_of(BREAKFAST), 0, "forward")
+    messages = [message("user", None, question), message("assistant", reply)]
+    return record | {"turns": [turn], "messages": messages, "cameras": [*cameras]}
+
+
+@pytest.mark.parametrize("with_cameras", [False, True])
+def test_what_a_chat_model_wrote_is_not_derived_again(with_cameras):
+    cameras = base_record(scene_of(BREAKFAST), 0, "forward")["cameras"] if with_cameras else []
+    for record in (
+        by_chat("How many mugs are there?", "There are seven mugs, 3 of them red.", "seven", cameras=cameras),
+        by_chat("Is the mug taller than the lamp?", "Yes, no doubt.", "yes", cameras=cameras),
+        by_chat(CHOICE, "B. The lamp.", "B", "multiple_choice", cameras=cameras),
+        by_chat(CHOICE, "B", "B", "multiple_choice", cameras=cameras),
+    ):
+        assert validate(record) == []
+
+
+@pytest.mark.parametrize("with_cameras", [False, True])
+@pytest.mark.parametrize("length", ["1.2 m", "30 cm", "about 3 metres", "two meters", "5 feet", "40 mm", "12 inches"])
+def test_a_chat_model_does_not_measure(length, with_cameras):
+    cameras = base_record(scene_of(BREAKFAST), 0, "forward")["cameras"] if with_cameras else []
+    for question, reply in (("How wide is it?", f"It is {length} wide."), (f"Is it {length} wide?", "It is.")):
+        problems = validate(by_chat(question, reply, "it is", cameras=cameras))
+        assert len(problems) == 1 and length.removeprefix("about ") in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "reply", "answer", "problem"),
+    [
+        (CHOICE, "The lamp.", "B", "does not begin with the letter"),
+        (CHOICE, "Because it is tall.", "B", "does not begin with the letter"),
+        (CHOICE, "E. Something else.", "E", "does not begin with the letter"),
+        (CHOICE.replace("D. none of these", ""), "B. The lamp.", "B", "four different options"),
+        (CHOICE.replace("a red box", "The lamp."), "B. The lamp.", "B", "four different options"),
+        (CHOICE.replace("D.", "E."), "B. The lamp.", "B", "four different options"),
+    ],
+)
+def test_a_choice_of_a_chat_model_has_its_form(question, reply, answer, problem):
+    assert any(problem in one for one in validate(by_chat(question, reply, answer, "multiple_choice")))
+
+
+def test_geometry_needs_cameras():
+    record = build_dialogue(scene_of(BREAKFAST), seed=0)
+    record["cameras"] = []
+    assert any("asks for geometry in a record without cameras" in one for one in validate(record))
+
+
+def test_an_unknown_template_does_not_pass(records):
+    changed = copy.deepcopy(records[0])
+    changed["turns"][0]["template"] = "chatty"
+    assert any("template 'chatty' is unknown" in one for one in validate(changed))
