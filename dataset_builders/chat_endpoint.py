@@ -34,8 +34,7 @@ class ChatOptions:
         concurrency: requests in flight at most, in this process.
         max_requests: budget of requests under `account`, retries of unanswered ones not counted; None = no limit.
         max_tokens: budget of prompt and answer tokens under `account`; None = no limit.
-        usd_per_million_input: price in dollars of a million prompt tokens, for projections.
-        usd_per_million_output: and of a million answer tokens.
+        prices: dollars for a million prompt tokens and for a million answer tokens, for projections.
         timeout_s: longest wait for one answer.
         cache_dir: folder of answers and of what was spent; shared by all processes, kept between builds.
         seed: passed to the server, which may use it.
@@ -50,8 +49,7 @@ class ChatOptions:
     concurrency: int = 8
     max_requests: int | None = None
     max_tokens: int | None = None
-    usd_per_million_input: float | None = None
-    usd_per_million_output: float | None = None
+    prices: tuple[float, float] | None = None
     timeout_s: float = 120.0
     cache_dir: Path = Path("~/.cache/spatialboost/chat")
     seed: int = 0
@@ -60,18 +58,19 @@ class ChatOptions:
     account: str = "all"
 
     def __post_init__(self) -> None:
-        for name, least in (("concurrency", 1), ("max_requests", 1), ("max_tokens", 1), ("max_answer_tokens", 1)):
+        for name in ("concurrency", "max_requests", "max_tokens", "max_answer_tokens"):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"--chat-{name.replace('_', '-')} {value} is too small; pass at least {least}.")
+            if value is not None and value < 1:
+                argument = "chat-concurrency" if name == "concurrency" else name.replace("_", "-")
+                raise InputError(f"--{argument} {value} is too small; pass at least 1.")
         if self.timeout_s <= 0:
-            raise InputError(f"--chat-timeout {self.timeout_s:g} is no time to wait; pass seconds, such as 120.")
+            raise InputError(f"timeout_s {self.timeout_s:g} is no time to wait; pass seconds, such as 120.")
         if self.base_url is not None:
             if self.provider is not None:
                 raise InputError(
-                    f"--chat-provider {self.provider} is of no use with --chat-base-url; leave one of them out."
+                    f"--chat-provider {self.provider} is of no use with --chat-url; leave one of them out."
                 )
-            _check_url("--chat-base-url", self.base_url)
+            _check_url("--chat-url", self.base_url)
 
 
 @dataclass(frozen=True, repr=False)

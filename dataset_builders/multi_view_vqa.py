@@ -6,23 +6,22 @@ same three kinds are composed from the scene's ground truth, together with quest
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 from dataset_builders.facts import RecordFacts, Row
 from dataset_builders.filters import check_overlap
 from dataset_builders.objects import measure_objects
+from dataset_builders.pairing import view_groups as view_groups
 from dataset_builders.phrasings import PREAMBLE, RELATIONS, counted, listed, sentences
 from dataset_builders.pointing import object_rows
 from dataset_builders.scene import DropItem, Scene
 from dataset_builders.schema import message, opening_parts
-from dataset_builders.spatial_reasoning import base_record
+from dataset_builders.spatial_reasoning import base_record, check_located
 from dataset_builders.vqa_choices import CHOICES, matching_point
 from dataset_builders.vqa_ground import Ground, strangers_of, things_of
 from dataset_builders.vqa_questions import ABOUT_COLOUR, ADVERSARIAL, COMMON, POINTING, PRESENCE, Question, same_spot
 
-GROUP_SIZES = (2, 4, 8)  # views per record; the paper mixes them 16 : 3 : 1
 QUESTIONS_PER_KIND = 3
 MIN_QUESTIONS = 4
 DESCRIBE = (
@@ -36,14 +35,6 @@ ABOUT_SPOTS = (same_spot, matching_point)
 Template = Callable[[Ground], Question | None]
 
 
-def view_groups(scene: Scene) -> Iterator[Scene]:
-    """The groups of 2, 4 and 8 neighbouring views of a scene, each as a scene of its own; no view twice per size."""
-    for size in GROUP_SIZES:
-        for start in range(0, len(scene.views) - size + 1, size):
-            name = f"{scene.id}-views-{start + 1}-{start + size}"
-            yield replace(scene, id=name, views=scene.views[start : start + size])
-
-
 def build_record(scene: Scene, *, seed: int) -> dict[str, Any]:
     """The VQA record of a group of views, a pure function of its arguments.
 
@@ -52,12 +43,14 @@ def build_record(scene: Scene, *, seed: int) -> dict[str, Any]:
         seed: decides what is asked and how.
 
     Raises:
-        DropItem: "single_view", "not_metric", "views_too_different", "views_too_similar" or "too_few_questions".
+        DropItem: "single_view", "not_metric", "views_too_different", "views_too_similar" or "too_few_questions",
+            and those of `check_located`.
     """
     if len(scene.views) < 2:
         raise DropItem("single_view", f"scene {scene.id!r} has one view, and the questions compare views")
     if not scene.metric:
         raise DropItem("not_metric", f"scene {scene.id!r} has no metric scale, so its views cannot be compared")
+    check_located(scene)
     shared = check_overlap(scene)
     measured = measure_objects(scene)
     record = base_record(scene, seed, "forward") | {"objects": object_rows(scene, measured, seed)}
@@ -73,8 +66,8 @@ def build_record(scene: Scene, *, seed: int) -> dict[str, Any]:
     asked = draw_questions(ground)
     if len(asked) < MIN_QUESTIONS:
         raise DropItem("too_few_questions", f"scene {scene.id!r}: only {len(asked)} questions can be asked")
-    turns = [_turn_row(index, kind, question) for index, (kind, question) in enumerate(asked, start=1)]
-    return record | {"messages": _messages(asked, len(scene.views)), "turns": turns, "overlap": shared}
+    turns = [turn_row(index, kind, question) for index, (kind, question) in enumerate(asked, start=1)]
+    return record | {"messages": question_messages(asked, len(scene.views)), "turns": turns, "overlap": shared}
 
 
 def draw_questions(ground: Ground) -> list[tuple[str, Question]]:
@@ -124,7 +117,7 @@ def build_caption(scene: Scene, *, seed: int) -> dict[str, Any]:
         "describe", rng.choice(DESCRIBE), caption, caption, object_ids=tuple(row["id"] for row in rows)
     )
     messages = [message("user", None, question.text), message("assistant", question.reply)]
-    return record | {"messages": messages, "turns": [_turn_row(1, "caption", question)]}
+    return record | {"messages": messages, "turns": [turn_row(1, "caption", question)]}
 
 
 def _inventory(rows: list[Row], rng: random.Random) -> str:
@@ -152,16 +145,19 @@ def _relations(facts: RecordFacts, rows: list[Row], rng: random.Random) -> Itera
             yield f"{first['mention']} is {phrase} {second['mention']}."
 
 
-def _messages(asked: list[tuple[str, Question]], num_images: int) -> list[dict[str, Any]]:
+def question_messages(
+    asked: list[tuple[str, Question]], num_images: int, preamble: str = f"{PREAMBLE}\n"
+) -> list[dict[str, Any]]:
+    """The conversation: the first message shows the images and says what `preamble` says."""
     messages = []
     for place, (_, question) in enumerate(asked):
-        opening = opening_parts(num_images, f"\n{PREAMBLE}\n{question.text}")
+        opening = opening_parts(num_images, f"\n{preamble}{question.text}")
         messages.append(message("user", *(opening if place == 0 else [question.text])))
         messages.append(message("assistant", question.reply))
     return messages
 
 
-def _turn_row(index: int, kind: str, question: Question) -> Row:
+def turn_row(index: int, kind: str, question: Question) -> Row:
     """The `turns` entry of a question."""
     return {
         "index": index,

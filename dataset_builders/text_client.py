@@ -1,9 +1,9 @@
 """Asks chat models: GPT-4o, a provider of the Hub, vLLM, `transformers serve` or whatever speaks the same protocol.
 
-    spatialboost build ... --chat-model gpt-4o --chat-base-url https://api.openai.com/v1      # key: OPENAI_API_KEY
+    spatialboost build ... --chat-model gpt-4o --chat-url https://api.openai.com/v1      # key: OPENAI_API_KEY
     spatialboost build ... --chat-model Qwen/Qwen3-VL-8B-Instruct                             # the Hub, key: HF_TOKEN
     vllm serve Qwen/Qwen3-VL-8B-Instruct &                                                    # no key
-    spatialboost build ... --chat-model Qwen/Qwen3-VL-8B-Instruct --chat-base-url http://localhost:8000/v1
+    spatialboost build ... --chat-model Qwen/Qwen3-VL-8B-Instruct --chat-url http://localhost:8000/v1
 
 Every answer is cached by content (`answer_cache`), paid from a shared budget (`budget`), checked, and asked for once
 more where it does not fit. `chat_endpoint` says which key goes where.
@@ -106,7 +106,7 @@ class ChatClient:
             raise InputError(f"HF_HUB_OFFLINE is set and forbids to ask {place}; unset it for this command.") from None
         except (HTTPError, OSError) as error:
             raise InputError(
-                f"--chat-base-url {place} cannot be reached ({type(error).__name__}); start the server or mend the "
+                f"--chat-url {place} cannot be reached ({type(error).__name__}); start the server or mend the "
                 "address."
             ) from None
         plain = photograph(np.full((32, 32, 3), 128, dtype=np.uint8))
@@ -212,7 +212,7 @@ class ChatClient:
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= MAX_FAILED_IN_A_ROW:
             raise InputError(
-                f"--chat-base-url {self._endpoint.place} has stopped answering ({problem}); run the same command "
+                f"--chat-url {self._endpoint.place} has stopped answering ({problem}); run the same command "
                 "again when it is back, nothing that was answered is lost."
             )
         raise DropItem("chat_failed", problem)

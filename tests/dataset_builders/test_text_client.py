@@ -229,7 +229,7 @@ def test_check_finds_a_dead_server_and_a_model_without_eyes(serve, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(InputError, match=f"--chat-base-url {url} cannot be reached .* start the server"):
+    with pytest.raises(InputError, match=f"--chat-url {url} cannot be reached .* start the server"):
         ChatClient(ChatOptions("test", url, cache_dir=tmp_path)).check()
     _, blind = serve(in_turn((400, {}, {"error": "this model takes no images"})))
     with pytest.raises(InputError, match="takes no images"):
@@ -386,8 +386,8 @@ def test_no_token_of_the_hub_reaches_a_server_of_ones_own(serve, monkeypatch):
         ({"base_url": "http://host/v1?key=hunter2"}, "carries a secret"),
         ({"base_url": "http://host/v1", "provider": "novita"}, "leave one of them out"),
         ({"concurrency": 0}, "--chat-concurrency 0 is too small"),
-        ({"max_requests": 0}, "--chat-max-requests 0 is too small"),
-        ({"timeout_s": 0}, "--chat-timeout 0"),
+        ({"max_requests": 0}, "--max-requests 0 is too small"),
+        ({"timeout_s": 0}, "timeout_s 0"),
     ],
 )
 def test_bad_options(changes, words):
