@@ -160,8 +160,8 @@ def _annotations(content: bytes, name: str) -> list[Annotation]:
     return found
 
 
-def choose_masks(annotations: Sequence[Annotation], shape: tuple[int, ...], name: str) -> list[Annotation]:
-    """The largest good masks, none of which is a part of another, as run lengths.
+def choose_masks(annotations: Sequence[Annotation], shape: tuple[int, ...], name: str) -> list[np.ndarray]:
+    """The largest good masks, none of which is a part of another.
 
     Args:
         annotations: as in the files of SA-1B.
@@ -169,7 +169,7 @@ def choose_masks(annotations: Sequence[Annotation], shape: tuple[int, ...], name
         name: what a drop calls it.
 
     Returns:
-        At most `MAX_OBJECTS`, from large to small.
+        Run lengths as of `run_lengths`, of at most `MAX_OBJECTS` masks, from large to small.
 
     Raises:
         DropItem: "bad_annotation" or "size_mismatch".
@@ -199,7 +199,7 @@ def choose_masks(annotations: Sequence[Annotation], shape: tuple[int, ...], name
         part = any(areas[k] < BACKGROUND_SHARE * pixels for k in holders)
         if not same and not part and len(kept) < MAX_OBJECTS:
             kept.append(index)
-    return [masks[index] for index in kept]
+    return [runs[order[index]] for index in kept]
 
 
 def run_lengths(counts: str) -> np.ndarray:
@@ -223,18 +223,18 @@ def run_lengths(counts: str) -> np.ndarray:
     return numbers
 
 
-def paint(masks: Sequence[Annotation], shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """Masks on top of each other in the order given, as int32 (H, W) numbered 1 to n, and n.
+def paint(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """Masks (run lengths) on top of each other in the order given, as int32 (H, W) numbered 1 to n, and n.
 
     What is left of a mask under the later ones must still be `MIN_SHARE` of the image.
     """
-    painted = np.zeros(shape, dtype=np.int32)
-    for number, mask in enumerate(masks, start=1):
-        x, y, width, height = (int(value) for value in coco.toBbox(mask))
-        window = slice(y, y + height), slice(x, x + width)
-        painted[window][coco.decode(mask)[window] != 0] = number
-    sizes = np.bincount(painted.ravel(), minlength=len(masks) + 1)
+    painted = np.zeros(shape[0] * shape[1], dtype=np.uint8)  # down the columns
+    for number, runs in enumerate(masks, start=1):
+        borders = np.cumsum(runs).tolist()
+        for start, end in zip(borders[::2], borders[1::2]):
+            painted[start:end] = number
+    sizes = np.bincount(painted, minlength=len(masks) + 1)
     kept = [number for number in range(1, len(masks) + 1) if sizes[number] >= MIN_SHARE * painted.size]
-    numbers = np.zeros(len(masks) + 1, dtype=np.int32)
+    numbers = np.zeros(len(masks) + 1, dtype=np.uint8)
     numbers[kept] = np.arange(1, len(kept) + 1)
-    return numbers[painted], len(kept)
+    return numbers[painted].reshape(shape[::-1]).T.astype(np.int32, order="C"), len(kept)
