@@ -21,7 +21,14 @@ import pycolmap
 from dataset_builders.geometry import Array, invert_pose, is_rigid
 from dataset_builders.scene import DropItem, InputError, Intrinsics, Scene, View
 from dataset_builders.sources import SourceOptions
-from dataset_builders.sources.image_files import IMAGE_SUFFIXES, ImageFile, item_name, item_path, safe_id
+from dataset_builders.sources.image_files import (
+    IMAGE_SUFFIXES,
+    ImageFile,
+    check_intrinsics,
+    item_name,
+    item_path,
+    safe_id,
+)
 from dataset_builders.sources.sequences import (
     as_jpeg,
     enough_views,
@@ -61,12 +68,33 @@ def load_colmap(folder: Path) -> ColmapModel:
     model = next((path for path in (folder / "sparse" / "0", folder / "sparse") if _has_model(path)), None)
     if model is None:
         raise DropItem("missing_file", f"{folder} has no COLMAP model in sparse/0 (cameras, images, points3D)")
+    for path in (model / "images.bin", model / "points3D.bin"):
+        if path.is_file() and not _is_whole(path):
+            raise DropItem("bad_reconstruction", f"{path} is cut off or no COLMAP file")
     try:
         reconstruction = pycolmap.Reconstruction(model)
     except Exception as error:  # a damaged file raises IndexError, ValueError, MemoryError and more
         raise DropItem("bad_reconstruction", f"{model} cannot be read by COLMAP: {error}") from error
+    path, cameras = model / "cameras.bin", reconstruction.cameras.values()
+    if path.is_file() and path.stat().st_size != 8 + sum(24 + 8 * len(camera.params) for camera in cameras):
+        raise DropItem("bad_reconstruction", f"{path} is cut off")
     posed = (reconstruction.image(number) for number in reconstruction.reg_image_ids())
     return ColmapModel(reconstruction, {Path(image.name).stem: image.image_id for image in posed})
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the records of images.bin or points3D.bin fill it: pycolmap reads on past an end, or for hours."""
+    content = path.read_bytes()
+    position = 8
+    for _ in range(int.from_bytes(content[:8], "little")):
+        if path.name == "images.bin":  # number, pose, camera, name, count of points of 24 bytes
+            position = content.find(b"\0", position + 64) + 1 or len(content)
+            position += 8 + 24 * int.from_bytes(content[position : position + 8], "little")
+        else:  # number, place, colour, error, count of observations of 8 bytes
+            position += 51 + 8 * int.from_bytes(content[position + 43 : position + 51], "little")
+        if position > len(content):
+            return False
+    return position == len(content)
 
 
 def _has_model(folder: Path) -> bool:
@@ -83,24 +111,25 @@ def colmap_view(model: ColmapModel, file: ImageFile, name: str, mask: Array | No
         mask: bool, (H, W), of the view's only object; it becomes instance 1.
 
     Raises:
-        DropItem: "bad_pose", "bad_intrinsics" or "size_mismatch".
+        DropItem: "bad_pose", "bad_intrinsics", "intrinsics_size" or "size_mismatch".
     """
     if name not in model.image_ids:
         return None
     image = model.reconstruction.image(model.image_ids[name])
     camera = model.reconstruction.camera(image.camera_id)
-    pinhole = _scaled_camera(camera, file.pixels.shape[1], file.pixels.shape[0], name)
+    height, width = file.pixels.shape[:2]
+    pinhole = _scaled_camera(camera, width, height, file.name)
+    check_intrinsics(_intrinsics(pinhole), width, height, file.name)
     camera_from_world = np.eye(4)
     camera_from_world[:3] = image.cam_from_world().matrix()
     if not is_rigid(camera_from_world):
         raise DropItem("bad_pose", f"the pose of {name} in its COLMAP model is not a rotation with a translation")
     if lens_displacement(pinhole) > LENS_TOLERANCE:
         file = as_jpeg(undistort(file.pixels, pinhole), file.name)
-        mask = None if mask is None else undistort(np.repeat(255 * mask[..., None].astype(np.uint8), 3, 2), pinhole)
-        mask = None if mask is None else mask[..., 0] > 127
+        if mask is not None:
+            mask = undistort(np.repeat(255 * mask[..., None].astype(np.uint8), 3, axis=-1), pinhole)[..., 0] > 127
         pinhole = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), pinhole)
-    centre = np.array([pinhole.principal_point_x, pinhole.principal_point_y]) - 0.5  # COLMAP's first pixel is at 0.5
-    intrinsics = Intrinsics(pinhole.focal_length_x, pinhole.focal_length_y, *centre.tolist())
+    intrinsics = _intrinsics(pinhole)
     return View(
         image=file.pixels,
         depth_m=_sparse_depth(model.reconstruction, image, camera, intrinsics, file.pixels.shape[:2]),
@@ -113,13 +142,17 @@ def colmap_view(model: ColmapModel, file: ImageFile, name: str, mask: Array | No
 
 def _scaled_camera(camera: pycolmap.Camera, width: int, height: int, name: str) -> pycolmap.Camera:
     """The camera of the image at another size than the one that was reconstructed."""
-    if not np.isfinite(camera.params).all() or min(camera.focal_length_x, camera.focal_length_y) <= 0:
-        raise DropItem("bad_intrinsics", f"the COLMAP camera of {name} has the parameters {camera.params_to_string()}")
     if abs(width * camera.height / (height * camera.width) - 1) > ASPECT_TOLERANCE:
         raise DropItem("size_mismatch", f"{name} measures {width}x{height}, its camera {camera.width}x{camera.height}")
     scaled = pycolmap.Camera(camera.todict())
     scaled.rescale(width, height)
     return scaled
+
+
+def _intrinsics(camera: pycolmap.Camera) -> Intrinsics:
+    """Focal lengths and principal point; the centre of COLMAP's first pixel is at 0.5, of ours at 0."""
+    centre = camera.principal_point_x - 0.5, camera.principal_point_y - 0.5
+    return Intrinsics(camera.focal_length_x, camera.focal_length_y, *centre)
 
 
 def lens_displacement(camera: pycolmap.Camera) -> float:
@@ -128,7 +161,8 @@ def lens_displacement(camera: pycolmap.Camera) -> float:
     straight = camera.cam_from_img(corners)  # (4, 2), on the plane z = 1
     focal = np.array([camera.focal_length_x, camera.focal_length_y])
     centre = np.array([camera.principal_point_x, camera.principal_point_y])
-    moved = np.linalg.norm(straight * focal + centre - corners, axis=1) / camera.width
+    with np.errstate(invalid="ignore"):
+        moved = np.linalg.norm(straight * focal + centre - corners, axis=1) / camera.width
     return float(np.nan_to_num(moved, nan=np.inf).max())
 
 
