@@ -41,6 +41,7 @@ from dataset_builders.sources.sequences import (
 )
 
 LENS_TOLERANCE = 0.002  # displacement of a corner by the lens, in image widths, that is ignored
+FARTHEST = 1e6  # units of the poses; a point beyond it is damage
 ASPECT_TOLERANCE = 0.02  # of an image against its camera: a quarter of an odd size is rounded
 
 
@@ -73,13 +74,14 @@ def load_colmap(folder: Path) -> ColmapModel:
             raise DropItem("bad_reconstruction", f"{path} is cut off or no COLMAP file")
     try:
         reconstruction = pycolmap.Reconstruction(model)
+        posed = (reconstruction.image(number) for number in reconstruction.reg_image_ids())
+        image_ids = {Path(image.name).stem: image.image_id for image in posed}
     except Exception as error:  # a damaged file raises IndexError, ValueError, MemoryError and more
         raise DropItem("bad_reconstruction", f"{model} cannot be read by COLMAP: {error}") from error
     path, cameras = model / "cameras.bin", reconstruction.cameras.values()
     if path.is_file() and path.stat().st_size != 8 + sum(24 + 8 * len(camera.params) for camera in cameras):
         raise DropItem("bad_reconstruction", f"{path} is cut off")
-    posed = (reconstruction.image(number) for number in reconstruction.reg_image_ids())
-    return ColmapModel(reconstruction, {Path(image.name).stem: image.image_id for image in posed})
+    return ColmapModel(reconstruction, image_ids)
 
 
 def _is_whole(path: Path) -> bool:
@@ -190,7 +192,7 @@ def _sparse_depth(
     with np.errstate(invalid="ignore"):
         u = np.rint(ray[:, 0] * intrinsics.fx + intrinsics.cx)
         v = np.rint(ray[:, 1] * intrinsics.fy + intrinsics.cy)
-        inside = (z > 0) & (u >= 0) & (u < size[1]) & (v >= 0) & (v < size[0])  # not for NaN
+        inside = (z > 0) & (z < FARTHEST) & (u >= 0) & (u < size[1]) & (v >= 0) & (v < size[0])  # not for NaN
     order = np.flatnonzero(inside)[np.argsort(-z[inside], kind="stable")]
     depth_m[v[order].astype(np.int64), u[order].astype(np.int64)] = z[order]
     return depth_m
