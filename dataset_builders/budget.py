@@ -39,10 +39,6 @@ class Usage:
             self.answer_tokens + other.answer_tokens,
         )
 
-    def times(self, factor: float) -> "Usage":
-        """All three multiplied and rounded up."""
-        return Usage(*(math.ceil(value * factor) for value in asdict(self).values()))
-
 
 def text_tokens(text: str) -> int:
     """Estimated tokens of a text."""

@@ -5,7 +5,9 @@ asked for twice. The length of answers is assumed (`ANSWER_TOKENS`); `budget` sa
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+import numpy as np
 
 from dataset_builders.budget import Usage, image_tokens, text_tokens
 from dataset_builders.chat_captions import SCHEMA as CAPTIONS_SCHEMA
@@ -84,27 +86,27 @@ def estimate(
     """
     if not scenes:
         raise InputError("--dry-run found no scene that can be read, so nothing can be projected; look into --input.")
-    used: dict[str, Usage] = {}
+    used: dict[str, np.ndarray] = {}  # purpose -> requests, prompt tokens, answer tokens
     for scene in scenes:
-        for purpose, usage in _requests(scene, configs, by_distance, regions_per_view):
-            used[purpose] = used.get(purpose, Usage()) + usage
-    factor = num_items / len(scenes)
-    return Projection(options.model, {purpose: one.times(factor) for purpose, one in used.items()}, options.prices)
+        for purpose, usage, count in _requests(scene, configs, by_distance, regions_per_view):
+            used[purpose] = used.get(purpose, np.zeros(3)) + count * np.array(list(asdict(usage).values()))
+    whole = {purpose: np.ceil(one * num_items / len(scenes)).astype(int).tolist() for purpose, one in used.items()}
+    return Projection(options.model, {purpose: Usage(*one) for purpose, one in whole.items()}, options.prices)
 
 
 def _requests(
     scene: Scene, configs: Collection[str], by_distance: bool, regions_per_view: float
-) -> Iterator[tuple[str, Usage]]:
-    """Purpose and size of each request that a scene leads to."""
+) -> Iterator[tuple[str, Usage, float]]:
+    """Purpose and size of each request that a scene leads to, and how many of them there are."""
     views = scene.views
     if regions_per_view:
         one = _request("name", read_prompt("name"), (), None) + Usage(0, NAME_CROP_TOKENS, 0)
-        yield "name", one.times(regions_per_view * len(views))
+        yield "name", one, regions_per_view * len(views)
     if "single_view" in configs:
         for view in views:
-            yield "captions", _caption_request([view])
+            yield "captions", _caption_request([view]), 1
     if "multi_view" in configs and len(views) > 1:
-        yield "captions", _caption_request(views)
+        yield "captions", _caption_request(views), 1
     if "multi_view_vqa" in configs and len(views) > 1:
         if by_distance:  # at most half as many pairs as views, of the sizes that the paper mixes
             pairs, total = len(views) // 2, sum(GROUP_SHARES)
@@ -112,11 +114,11 @@ def _requests(
         else:
             sizes = [(len(group.views), 1.0) for group in view_groups(scene)]
         for size, count in sizes:
-            yield "questions", _request("questions", questions_prompt(), views[:2], QUESTIONS_SCHEMA).times(count)
+            yield "questions", _request("questions", questions_prompt(), views[:2], QUESTIONS_SCHEMA), count
             if size > 2:
                 shown = [views[k % len(views)] for k in range(size)]
                 checked = _request("verdicts", verdicts_prompt([], size), shown, VERDICTS_SCHEMA)
-                yield "verdicts", (checked + Usage(0, QUESTIONS_TOKENS, 0)).times(count)
+                yield "verdicts", checked + Usage(0, QUESTIONS_TOKENS, 0), count
 
 
 def _caption_request(views: Sequence[View]) -> Usage:
