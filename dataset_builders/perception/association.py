@@ -9,6 +9,7 @@ from dataset_builders.filters import SAME_DEPTH, project
 from dataset_builders.geometry import Array, invert_pose, thin, transform, valid_depth, view_points
 from dataset_builders.perception import Region
 from dataset_builders.perception.gravity import is_support_name
+from dataset_builders.perception.regions import paint
 from dataset_builders.scene import SceneObject, View
 
 SAMPLE = 400  # points of a region that are looked for in the other views
@@ -27,7 +28,7 @@ def associate(
 
     Args:
         views: with depth and, if several, poses in one world.
-        regions: of each view, tidied, so that no two overlap.
+        regions: of each view, tidied; what `paint` leaves out becomes no object.
         names: of the regions; "" where unknown.
         depth_noise: relative standard deviation of the depth.
 
@@ -36,8 +37,12 @@ def associate(
         their first view. A thing's name is the one that most views gave it, of equals the one of the larger regions;
         no two regions of one view become one object.
     """
-    maps = [_paint(view.depth_m.shape, found) for view, found in zip(views, regions)]
-    groups = {(view, index): {(view, index)} for view, found in enumerate(regions) for index in range(len(found))}
+    maps = [paint(found, view.image.shape[:2]) for view, found in zip(views, regions)]
+    groups = {
+        (view, int(number) - 1): {(view, int(number) - 1)}
+        for view, painted in enumerate(maps)
+        for number in np.unique(painted[painted > 0])
+    }
     for _, first, second in _mutual_links(views, maps, depth_noise):
         together = groups[first] | groups[second]
         if len({view for view, _ in together}) == len(together):  # at most one region of a view
@@ -58,14 +63,6 @@ def associate(
         name = max(sorted(votes), key=lambda one: votes[one], default="")
         objects.append(SceneObject(number, name, is_support_name(name)))
     return instances, tuple(objects)
-
-
-def _paint(shape: tuple[int, ...], regions: Sequence[Region]) -> Array:
-    """A map (H, W), int32, of region numbers from 1."""
-    painted = np.zeros(shape, dtype=np.int32)
-    for number, region in enumerate(regions, start=1):
-        painted[region.mask] = number
-    return painted
 
 
 def _mutual_links(views: Sequence[View], maps: Sequence[Array], depth_noise: float) -> list[tuple[float, Node, Node]]:

@@ -20,10 +20,11 @@ LEVEL_SUPPORTS = frozenset(LEVEL_WORDS.split())
 BACKGROUND = frozenset(BACKGROUND_WORDS.split())
 MAX_POINTS = 20_000  # of a support that a plane is fitted to
 MAX_ROLL_SINE = 0.5  # a camera is not tilted sideways by more than 30 degrees
+MIN_UPRIGHT = 0.5  # cosine between up and the camera's own up; steeper, a top cannot be told from a front
 AGREEMENT_COSINE = float(np.cos(np.deg2rad(10.0)))  # two estimates nearer than this agree
 MIN_VIEWS = 3  # with two cameras, any roll fits
-LEAST_ROLL = np.deg2rad(2.0)  # standard deviation: nobody holds a camera straighter than this
-MAX_POSE_ERROR = np.deg2rad(5.0)  # of the up direction from poses, by its own standard error
+LEAST_ROLL = np.deg2rad(1.5)  # standard deviation: nobody holds a camera straighter than this
+MAX_POSE_ERROR = np.deg2rad(3.0)  # of the up direction from poses, by its own standard error
 
 
 def is_level_support(name: str) -> bool:
@@ -48,7 +49,7 @@ def _head(name: str) -> str:
 def estimate_up(scene: Scene) -> Array | None:
     """The unit vector (3,) against gravity in the scene's world, or None where that is not sure.
 
-    A named support tells it to a degree or two, several posed views to about five; where both speak, they must agree
+    A named support tells it to a degree or two, several posed views to about three; where both speak, they must agree
     within 10 degrees.
     """
     support = _up_from_supports(scene)
@@ -83,9 +84,10 @@ def _up_in_view(view: View, object_id: int) -> Array | None:
     assert view.instances is not None
     v, u = thin(np.argwhere((view.instances == object_id) & valid_depth(view.depth_m)), MAX_POINTS).T
     up = up_from_support(view_points(view, u, v), view.camera_to_world[:3, 3])
-    if up is None or abs(up @ view.camera_to_world[:3, 0]) > MAX_ROLL_SINE:  # no level thing: a wall beside the camera
+    if up is None:
         return None
-    return up
+    roll_sine, upright = abs(up @ view.camera_to_world[:3, 0]), -up @ view.camera_to_world[:3, 1]
+    return up if roll_sine < MAX_ROLL_SINE and upright > MIN_UPRIGHT else None  # else it is the side of the thing
 
 
 def up_from_cameras(camera_to_world: Sequence[Array]) -> Array | None:
@@ -103,4 +105,4 @@ def up_from_cameras(camera_to_world: Sequence[Array]) -> Array | None:
     if roll > MAX_POSE_ERROR * np.sqrt(max(sums[1], 0.0)):
         return None
     up = directions[:, 0] * np.sign(directions[:, 0] @ camera_up)
-    return up if up @ camera_up > MAX_ROLL_SINE else None
+    return up if up @ camera_up > MIN_UPRIGHT else None
