@@ -14,6 +14,7 @@ JPEG: questions are made from what is stored.
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ from PIL import Image
 from dataset_builders.geometry import Array
 from dataset_builders.scene import DropItem, InputError, Scene
 from dataset_builders.sources import SourceOptions
-from dataset_builders.sources.image_files import item_name, item_path, photograph, safe_id
+from dataset_builders.sources.image_files import MAX_ASPECT, item_name, item_path, photograph, safe_id
 from dataset_builders.sources.sequences import (
     as_jpeg,
     enough_views,
@@ -38,8 +39,17 @@ from dataset_builders.sources.sequences import (
 LAYOUT = "v2/full_scale/*.mp4 (or *.mp4) and, if there, ego4d.json"
 STEP_S = 2.0
 END_S = 0.1  # of a video is left off: no frame may begin in it
+LONGEST_S = 24 * 3600.0  # a longer video has a damaged head
 BENCHMARK_SPLITS = ("split_em", "split_av", "split_fho")
-Metadata = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class KnownVideo:
+    """What ego4d.json says of a video: its length, stretches that are blacked out, whether a benchmark tests on it."""
+
+    duration_s: float
+    redacted_s: tuple[tuple[float, float], ...]
+    tested: bool
 
 
 class Ego4dSource:
@@ -84,51 +94,62 @@ class Ego4dSource:
                 "too_few_views", or one of `read_image`.
         """
         video = item_path(item.rpartition("@")[0]).name
-        known = self.metadata.get(video, {})
+        known = self.metadata.get(video)
         samples = scene_samples(item, self._samples(video), self.views)
         moments = [number * self.step_s for number in samples]
-        for interval in known.get("redacted_intervals") or ():
-            if any(interval["start_sec"] <= moment <= interval["end_sec"] for moment in moments):
+        for begin, end in known.redacted_s if known else ():
+            if any(begin <= moment <= end for moment in moments):
                 raise DropItem("redacted", f"{item} shows a stretch of its video that is blacked out")
         frames = read_frames(self.folder / f"{video}.mp4", moments)
         files = [as_jpeg(frame, item) for frame in frames]
-        tested = any(known.get(name) == "test" for name in BENCHMARK_SPLITS)
         return Scene(
             id=safe_id(f"{item.replace('@', '_')}_{len(files)}v"),
             source="ego4d",
             licence="Ego4D License Agreement",
             views=enough_views([photograph(file, self.options.intrinsics) for file in files], self.views, item),
-            split="test" if tested else "train",
+            split="test" if known and known.tested else "train",
             posed=False,
         )
 
     def _samples(self, video: str) -> int:
         """How many frames a video gives; 0 where its length cannot be read, which `load` tells about."""
-        duration_s = self.metadata.get(video, {}).get("duration_sec") or _duration_s(self.folder / f"{video}.mp4")
-        return max(0, math.ceil((duration_s - END_S) / self.step_s))
+        known = self.metadata.get(video)
+        duration_s = known.duration_s if known else _duration_s(self.folder / f"{video}.mp4")
+        return max(0, math.ceil((duration_s - END_S) / self.step_s)) if duration_s < LONGEST_S else 0
 
 
-def _read_metadata(folders: tuple[Path, ...]) -> dict[str, Metadata]:
+def _read_metadata(folders: tuple[Path, ...]) -> dict[str, KnownVideo]:
     """What ego4d.json says of each video, by uid; empty where there is none."""
     path = next((folder / "ego4d.json" for folder in folders if (folder / "ego4d.json").is_file()), None)
     if path is None:
         return {}
-    kept = ("duration_sec", "redacted_intervals", *BENCHMARK_SPLITS)
     try:
-        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
-        return {one["video_uid"]: {name: one[name] for name in kept if name in one} for one in videos}
+        return {one["video_uid"]: _known(one) for one in json.loads(path.read_text(encoding="utf-8"))["videos"]}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no Ego4D metadata ({error!r}); download it again or remove it.") from error
 
 
+def _known(entry: dict[str, Any]) -> KnownVideo:
+    redacted = entry.get("redacted_intervals") or ()
+    return KnownVideo(
+        duration_s=float(entry["duration_sec"]),
+        redacted_s=tuple((float(one["start_sec"]), float(one["end_sec"])) for one in redacted),
+        tested=any(entry.get(name) == "test" for name in BENCHMARK_SPLITS),
+    )
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    return av.open(str(path), metadata_errors="replace")
+
+
 def _duration_s(path: Path) -> float:
     try:
-        with av.open(str(path)) as container:
+        with _open(path) as container:
             stream = container.streams.video[0]
             if stream.duration is not None and stream.time_base is not None:
                 return float(stream.duration * stream.time_base)
             return (container.duration or 0) / av.time_base
-    except (av.FFmpegError, IndexError):  # counted when its item is loaded
+    except (av.FFmpegError, IndexError, ValueError):  # counted when its item is loaded
         return 0.0
 
 
@@ -146,10 +167,12 @@ def read_frames(path: Path, moments_s: list[float]) -> list[Array]:
         DropItem: "unreadable_video", "past_the_end" or "mirrored_video".
     """
     try:
-        with av.open(str(path)) as container:
+        with _open(path) as container:
             aspect = float(container.streams.video[0].sample_aspect_ratio or 1)
+            if not 1 / MAX_ASPECT < aspect < MAX_ASPECT:
+                raise ValueError(f"its pixels are {aspect:g} times as wide as high")
             return [_upright(frame, aspect, path) for frame in _frames_at(container, moments_s)]
-    except (av.FFmpegError, IndexError) as error:  # IndexError: no video stream
+    except (av.FFmpegError, IndexError, ValueError) as error:  # IndexError: no video stream
         raise DropItem("unreadable_video", f"{path} cannot be decoded: {error}") from error
     except EOFError as error:
         raise DropItem("past_the_end", f"{path} ends before {moments_s[-1]:g} s") from error

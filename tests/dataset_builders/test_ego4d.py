@@ -187,6 +187,7 @@ def test_mistakes_about_the_whole_input(tmp_path):
     with pytest.raises(InputError, match=r"holds no video; it should hold v2/full_scale/\*.mp4"):
         source(tmp_path)
     video(tmp_path / "a.mp4", count=2)
-    (tmp_path / "ego4d.json").write_text("{")
-    with pytest.raises(InputError, match="is no Ego4D metadata"):
-        source(tmp_path)
+    for garbled in ("{", "[]", '{"videos": [{"video_uid": "a"}]}'):
+        (tmp_path / "ego4d.json").write_text(garbled)
+        with pytest.raises(InputError, match="is no Ego4D metadata"):
+            source(tmp_path)
