@@ -10,11 +10,18 @@ VERBS = {
     "quickstart": ("experiments.quickstart", "the main job, small, on an embedded default, offline"),
     "boost": ("trainers.boost", "give an encoder its second attention channel"),
     "build": ("dataset_builders.build", "make a data set from images with depth, or from synthetic rooms"),
+    "inspect": ("dataset_builders.inspection", "see a built data set on one page, and check it again"),
     "train": ("trainers.sft", "run one of the three training stages"),
     "evaluate": ("evaluators.run", "compare a base and a boosted encoder"),
 }
 EXTRAS = {
     "scipy": "data",
+    "pycocotools": "data",
+    "imagehash": "data",
+    "pycolmap": "data",
+    "av": "data",
+    "lpips": "data",
+    "ray": "ray",
     "torchmetrics": "eval",
     "matplotlib": "eval",
     "bitsandbytes": "quantization",

@@ -4,21 +4,25 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from dataset_builders import multi_view_vqa, spatial_reasoning
+from dataset_builders import chat_vqa, multi_view_vqa, pairing, spatial_reasoning
 from dataset_builders.geometry import valid_depth
 from dataset_builders.scene import DropItem, Scene
-from dataset_builders.schema import features, validate
+from dataset_builders.schema import features, image_problems, message, message_problems, validate
 
 if TYPE_CHECKING:
     from datasets import Features
 
+    from dataset_builders.perception import PerceptualDistance
+    from dataset_builders.text_client import ChatClient
+
 IGNORED_CLASS = 255
 MAX_STORED_DEPTH_M = 65.535  # 16 bits of millimetres
+MAX_SHOWN_VIEWS = 8  # of a dialogue; of a longer sequence it shows views at equal steps
 Record = dict[str, Any]
 Job = tuple[str, Callable[[], Record]]  # the record's id, and what builds it or raises DropItem
 
@@ -30,6 +34,18 @@ class DialogueOptions:
     seed: int = 0
     order: str = "forward"
     allow_partial: bool = False
+
+
+class Tools(Protocol):
+    """Outside models that the writing of records may ask; without them texts come from templates alone."""
+
+    @property
+    def chat(self) -> "ChatClient | None":
+        """Writes the captions of turns 11-12 and the questions of `multi_view_vqa`."""
+
+    @property
+    def distance(self) -> "PerceptualDistance | None":
+        """Chooses pairs of views by LPIPS, as the paper does, in place of covisibility."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ class DatasetConfig:
 
     description: str
     columns: Callable[[], "Features"]
-    jobs: Callable[[Scene, DialogueOptions], Iterator[Job]]
+    jobs: Callable[[Scene, DialogueOptions, Tools], Iterator[Job]]
     check: Callable[[Record], list[str]]
     is_dialogue: bool = True
 
@@ -58,29 +74,64 @@ def single_views(scene: Scene) -> Iterator[Scene]:
         yield replace(scene, id=name, views=(view,))
 
 
-def _single_view_jobs(scene: Scene, options: DialogueOptions) -> Iterator[Job]:
-    for one in single_views(scene):
-        yield one.id, partial(spatial_reasoning.build_record, one, **vars(options))
+def _single_view_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Iterator[Job]:
+    for one in single_views(scene) if _is_measurable(scene) else ():
+        yield one.id, partial(spatial_reasoning.build_record, one, **vars(options), chat=tools.chat)
 
 
-def _multi_view_jobs(scene: Scene, options: DialogueOptions) -> Iterator[Job]:
-    if len(scene.views) > 1:
-        yield scene.id, partial(spatial_reasoning.build_record, scene, **vars(options))
+def _multi_view_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Iterator[Job]:
+    if len(scene.views) > 1 and scene.posed and _is_measurable(scene):
+        places = np.unique(np.linspace(0, len(scene.views) - 1, min(len(scene.views), MAX_SHOWN_VIEWS)).astype(int))
+        shown = replace(scene, views=tuple(scene.views[place] for place in places))
+        yield scene.id, partial(spatial_reasoning.build_record, shown, **vars(options), chat=tools.chat)
 
 
-def _vqa_jobs(scene: Scene, options: DialogueOptions) -> Iterator[Job]:
-    for group in multi_view_vqa.view_groups(scene):
-        yield group.id, partial(multi_view_vqa.build_record, group, seed=options.seed)
+def _vqa_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Iterator[Job]:
+    if tools.chat is not None:
+        yield from chat_vqa.jobs(scene, options.seed, tools.chat, tools.distance)
+    elif scene.posed and _is_measurable(scene):
+        build = partial(multi_view_vqa.build_record, seed=options.seed)
+        yield from pairing.group_jobs(scene, options.seed, tools.distance, build)
 
 
-def _alignment_jobs(scene: Scene, options: DialogueOptions) -> Iterator[Job]:
-    for one in single_views(scene):
+def _alignment_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Iterator[Job]:
+    if len(scene.conversation) == 1:
+        yield scene.id, partial(conversation_record, scene, options.seed)
+    for one in single_views(scene) if _is_measurable(scene) else ():
         yield one.id, partial(multi_view_vqa.build_caption, one, seed=options.seed)
 
 
-def _dense_jobs(scene: Scene, options: DialogueOptions) -> Iterator[Job]:
-    for one in single_views(scene):
+def _instruction_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Iterator[Job]:
+    if scene.conversation:
+        yield scene.id, partial(conversation_record, scene, options.seed)
+
+
+def _dense_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Iterator[Job]:
+    for one in single_views(scene) if _is_measurable(scene) else ():
         yield one.id, partial(dense_record, one)
+
+
+def _is_measurable(scene: Scene) -> bool:
+    """Whether there is geometry to speak of; a scene that came with a conversation has none."""
+    return not scene.conversation
+
+
+def conversation_record(scene: Scene, seed: int) -> Record:
+    """The record of an image that came with a conversation (LLaVA), which is kept word for word."""
+    (view,) = scene.views
+    messages = []
+    for place, (question, answer) in enumerate(scene.conversation):
+        messages += [message("user", *((None, question) if place == 0 else (question,))), message("assistant", answer)]
+    return spatial_reasoning.base_record(replace(scene, views=(view,)), seed, "forward") | {"messages": messages}
+
+
+def _conversation_problems(record: Record) -> list[str]:
+    """What can be checked of texts that others wrote: that images open and have their places, and roles alternate."""
+    return [*image_problems(record), *message_problems(record)]
+
+
+def _alignment_problems(record: Record) -> list[str]:
+    return validate(record) if record["turns"] else _conversation_problems(record)
 
 
 def dense_features() -> "Features":
@@ -146,7 +197,13 @@ CONFIGS = {
         _vqa_jobs,
         validate,
     ),
-    "alignment": DatasetConfig("one image and its caption (stage 1)", features, _alignment_jobs, validate),
+    "alignment": DatasetConfig("one image and its caption (stage 1)", features, _alignment_jobs, _alignment_problems),
+    "instruction": DatasetConfig(
+        "images with the conversations that came with them (stage 2)",
+        features,
+        _instruction_jobs,
+        _conversation_problems,
+    ),
     "dense": DatasetConfig(
         "images with depth and class maps, for linear probes",
         dense_features,

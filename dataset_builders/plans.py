@@ -62,8 +62,8 @@ class BuildPlan:
 
     @property
     def uses_perception(self) -> bool:
-        """Whether any model of perception is named."""
-        return any(getattr(self.perception, kind) is not None for kind in MODELS)
+        """Whether any model is named that completes scenes."""
+        return any(getattr(self.perception, kind) is not None for kind in MODELS if kind != "distance")
 
     @property
     def num_shards(self) -> int:

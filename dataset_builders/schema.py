@@ -185,14 +185,14 @@ def validate(record: dict[str, Any]) -> list[str]:
     """
     problems = [f"column {name!r} is missing" for name in COLUMNS if name not in record]
     problems += [f"column {name!r} is unknown" for name in record if name not in COLUMNS]
-    problems = problems or [*_image_problems(record), *_message_problems(record), *_turn_problems(record)]
+    problems = problems or [*image_problems(record), *message_problems(record), *_turn_problems(record)]
     if problems:
         return problems
     texts = [message_text(one).removeprefix(PREAMBLE).strip() for one in _without_openings(record)]
     return verify(record, list(zip(texts[::2], texts[1::2])))
 
 
-def _image_problems(record: dict[str, Any]) -> Iterator[str]:
+def image_problems(record: dict[str, Any]) -> Iterator[str]:
     """Every image opens, has the size of its camera, and has its numbered place in the first user turn."""
     for number, (image, camera) in enumerate(zip(record["images"], record["cameras"]), start=1):
         size = image.size if isinstance(image, Image.Image) else Image.open(io.BytesIO(image["bytes"])).size
@@ -209,7 +209,7 @@ def _image_problems(record: dict[str, Any]) -> Iterator[str]:
             yield "the first user turn does not introduce the images in view order, each by its number"
 
 
-def _message_problems(record: dict[str, Any]) -> Iterator[str]:
+def message_problems(record: dict[str, Any]) -> Iterator[str]:
     """Roles alternate, nobody is silent, and coordinates are declared before they are used."""
     roles = [one["role"] for one in record["messages"]]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders.configs import CONFIGS, Job, Record
 from dataset_builders.duplicates import UNIQUE_SOURCES, hashes_of
-from dataset_builders.perception import Models
+from dataset_builders.perception import Models, PerceptualDistance
 from dataset_builders.plans import (
     FULL_DISK,
     SPLITS,
@@ -42,6 +43,14 @@ class Tools:
 
     models: Models
     chat: "ChatClient | None" = None
+
+    @cached_property
+    def distance(self) -> PerceptualDistance | None:
+        """The model that pairs of views are chosen by; small and asked for every scene, it stays in memory."""
+        if not self.models.has("distance"):
+            return None
+        with self.models.use("distance") as model:
+            return model
 
     @classmethod
     def of(cls, plan: BuildPlan) -> "Tools":
@@ -99,7 +108,7 @@ def _scene_records(
     for block in [items] if together else [(item,) for item in items]:
         loaded = {item: scene for item in block if (scene := _load(source, item, report)) is not None}
         scenes = _prepare(plan, loaded, report, tools)
-        jobs = {item: _jobs(plan, scene, item, report) for item, scene in scenes.items()}
+        jobs = {item: _jobs(plan, scene, item, report, tools) for item, scene in scenes.items()}
         outcomes = _outcomes(plan, [job for some in jobs.values() for job in some])
         for item in block:
             records = []
@@ -125,22 +134,22 @@ def _load(source: Source, item: str, report: ShardReport) -> Scene | None:
 
 def _prepare(plan: BuildPlan, scenes: dict[str, Scene], report: ShardReport, tools: Tools) -> dict[str, Scene]:
     """The scenes, in order, with what models add to them, without those that the models cannot help."""
-    if not plan.uses_perception:
-        return scenes
-    from dataset_builders.perception.pipeline import perceive
+    from dataset_builders.perception.pipeline import perceive, with_gravity
 
+    if not plan.uses_perception:
+        return {item: with_gravity(scene) for item, scene in scenes.items()}
     prepared, drops = perceive(scenes, tools.models, tools.chat)
     for item, drop in drops:
         report.drop("*", item, drop)
     return {item: prepared[item] for item in scenes if item in prepared}
 
 
-def _jobs(plan: BuildPlan, scene: Scene, item: str, report: ShardReport) -> list[tuple[str, Job]]:
+def _jobs(plan: BuildPlan, scene: Scene, item: str, report: ShardReport, tools: Tools) -> list[tuple[str, Job]]:
     """What every configuration wants to make of a scene."""
     jobs: list[tuple[str, Job]] = []
     for config in plan.configs:
         try:
-            jobs += [(config, job) for job in CONFIGS[config].jobs(scene, plan.dialogue)]
+            jobs += [(config, job) for job in CONFIGS[config].jobs(scene, plan.dialogue, tools)]
         except Exception as error:
             report.drop(config, item, _drop_for(error, scene.id))
     return jobs

@@ -228,7 +228,7 @@ def _empty_gpu_cache() -> None:
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """ "org/name@revision" as ("org/name", "revision"); a folder or a bare id has no revision."""
+    """Id and revision of "org/name@revision"; a folder or a bare id has no revision."""
     identifier, _, revision = name.partition("@")
     if name and not identifier:
         raise InputError(f"model {name!r} has no id before the '@'; pass something like apple/DepthPro@main.")

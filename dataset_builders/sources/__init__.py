@@ -37,7 +37,7 @@ class SourceOptions:
         image_size: height and width in pixels of images that the source draws itself.
         intrinsics: of every image, where the data does not say.
         up_world: direction against gravity in world axes, where the data does not say.
-        dataset: id (or folder) of a data set for `datasets.load_dataset`, for the source `hub`, and what to take of it:
+        dataset: id or folder for `datasets.load_dataset` (source `hub`), and what to take of it:
         dataset_config: configuration; None = its default.
         dataset_split: split.
         image_column: column that holds the image; None = the only one of type Image.
