@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from dataset_builders.perception import Array, Box, Detection, Region
 from dataset_builders.perception.loading import LoadedModel, as_float32, batches, sizes_of
 
@@ -26,16 +24,18 @@ class ConceptSegmenter:
     def find(self, images: Sequence[Array], vocabulary: Sequence[str]) -> list[list[Region]]:
         """Every instance of every word, named, the surest first."""
         found: list[list[Region]] = [[] for _ in images]
-        for index, words, results in self._search(images, vocabulary):
+        for index, words, outputs, sizes in self._search(images, vocabulary):
+            results = self._loaded.processor.post_process_instance_segmentation(outputs, MIN_SCORE, target_sizes=sizes)
             for word, result in zip(words, results):
                 masks = result["masks"].bool().cpu().numpy()
                 found[index] += [Region(mask, score, word) for mask, score in zip(masks, result["scores"].tolist())]
         return [sorted(regions, key=lambda one: -one.score) for regions in found]
 
     def detect(self, images: Sequence[Array], vocabulary: Sequence[str]) -> list[list[Detection]]:
-        """The same as boxes."""
+        """The same as boxes, in no order."""
         found: list[list[Detection]] = [[] for _ in images]
-        for index, words, results in self._search(images, vocabulary):
+        for index, words, outputs, sizes in self._search(images, vocabulary):
+            results = self._loaded.processor.post_process_object_detection(outputs, MIN_SCORE, target_sizes=sizes)
             for word, result in zip(words, results):
                 rows = zip(result["boxes"].tolist(), result["scores"].tolist())
                 found[index] += [Detection(tuple(box), word, score) for box, score in rows]
@@ -43,8 +43,6 @@ class ConceptSegmenter:
 
     def in_boxes(self, images: Sequence[Array], boxes: Sequence[Sequence[Box]]) -> list[list[Region]]:
         """Of all that looks like the box's content, the instance that fills the box best."""
-        import torchvision
-
         found: list[list[Region]] = [[] for _ in images]
         for index, image, features in self._encoded(images):
             for chunk in _chunks(boxes[index], self._batch_size):
@@ -53,19 +51,34 @@ class ConceptSegmenter:
                 inputs = self._loaded.processor(
                     text=["visual"] * len(chunk), input_boxes=prompts, original_sizes=sizes, return_tensors="pt"
                 )
-                for box, result in zip(chunk, self._answers(features, inputs, sizes, min_score=-1.0)):
-                    overlaps = torchvision.ops.box_iou(result["boxes"].new_tensor([box]), result["boxes"])[0]
-                    best = int((overlaps * result["scores"]).argmax())
-                    mask = result["masks"][best].bool().cpu().numpy()
-                    found[index].append(Region(mask, float(result["scores"][best])))
+                outputs = self._best_in_boxes(self._answers(features, inputs, len(chunk)), chunk, sizes)
+                results = self._loaded.processor.post_process_instance_segmentation(outputs, -1.0, target_sizes=sizes)
+                for result in results:
+                    found[index].append(Region(result["masks"][0].bool().cpu().numpy(), float(result["scores"][0])))
         return found
 
-    def _search(self, images: Sequence[Array], vocabulary: Sequence[str]) -> Iterator[tuple[int, Sequence[str], Any]]:
-        """Index of the image, some words and the answer to each of them."""
+    def _best_in_boxes(self, outputs: Any, boxes: Sequence[Box], sizes: list[tuple[int, int]]) -> Any:
+        """The outputs with one of their instances per box: the sure one that overlaps most."""
+        import torchvision
+
+        results = self._loaded.processor.post_process_object_detection(outputs, -1.0, target_sizes=sizes)
+        for row, (box, result) in enumerate(zip(boxes, results)):
+            overlap = torchvision.ops.box_iou(result["boxes"].new_tensor([box]), result["boxes"])[0]
+            best = (overlap * result["scores"]).argmax()
+            for key in ("pred_logits", "pred_boxes", "pred_masks"):
+                outputs[key][row, 0] = outputs[key][row, best]
+        for key in ("pred_logits", "pred_boxes", "pred_masks"):
+            outputs[key] = outputs[key][:, :1]
+        return outputs
+
+    def _search(
+        self, images: Sequence[Array], vocabulary: Sequence[str]
+    ) -> Iterator[tuple[int, Sequence[str], Any, list[tuple[int, int]]]]:
+        """Index of the image, some words, the answers to each of them, and (H, W) of the image for each of them."""
         for index, image, features in self._encoded(images):
             for words in _chunks(vocabulary, self._batch_size):
                 inputs = self._loaded.processor(text=list(words), return_tensors="pt")
-                yield index, words, self._answers(features, inputs, sizes_of([image] * len(words)), MIN_SCORE)
+                yield index, words, self._answers(features, inputs, len(words)), sizes_of([image] * len(words))
 
     def _encoded(self, images: Sequence[Array]) -> Iterator[tuple[int, Array, Any]]:
         """Index, image and its features, as tuples of (1, C, h, w) per level."""
@@ -75,15 +88,12 @@ class ConceptSegmenter:
             for position, index in enumerate(indices):
                 yield index, images[index], _one(features, position)
 
-    def _answers(self, features: Any, inputs: Any, sizes: list[tuple[int, int]], min_score: float) -> list[dict]:
-        """Boxes (N, 4) in pixels, scores (N,) and masks (N, H, W) that answer each of B prompts."""
+    def _answers(self, features: Any, inputs: Any, count: int) -> Any:
+        """Boxes (B, N, 4), logits (B, N) and masks (B, N, h, w) that answer each of B prompts about one image."""
         prompts = {key: value.to(self._loaded.device) for key, value in inputs.items() if key != "original_sizes"}
         if "input_boxes" in prompts:
             prompts["input_boxes"] = prompts["input_boxes"].to(self._loaded.dtype)
-        outputs = self._loaded.model(vision_embeds=_repeated(features, len(sizes)), **prompts)
-        return self._loaded.processor.post_process_instance_segmentation(
-            as_float32(outputs), threshold=min_score, target_sizes=sizes
-        )
+        return as_float32(self._loaded.model(vision_embeds=_repeated(features, count), **prompts))
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -100,6 +110,7 @@ def _repeated(features: Any, count: int) -> Any:
 
 
 def _each_level(features: Any, change: Any) -> Any:
+    """The same kind of output with each level of its pyramid, (B, C, h, w), changed."""
     return type(features)(
         fpn_hidden_states=tuple(change(level) for level in features.fpn_hidden_states),
         fpn_position_encoding=tuple(change(level) for level in features.fpn_position_encoding),

@@ -15,9 +15,9 @@ ARCHITECTURES = {
     "depth_anything": ("DepthAnythingForDepthEstimation", "DPTImageProcessor"),
     "zoedepth": ("ZoeDepthForDepthEstimation", "ZoeDepthImageProcessor"),
 }
-# Standard deviation of the depth in relation to itself. Assumed: the authors report mean relative errors of 0.06 to
-# 0.08 indoors (NYU) for ZoeDepth and Depth Anything; Depth Pro has no figure on the same terms and is taken as equal to
-# the better. Part of it is an error of scale common to the image, which changes no relation, so that margins are safe.
+# Standard deviation of the depth in relation to itself. Assumed, not measured: ZoeDepth and Depth Anything report mean
+# relative errors of 0.06 to 0.08 indoors (NYU); Depth Pro is taken as equal to the better. Part of it is an error of
+# scale common to the image, which changes no relation, so that the margins are on the safe side.
 RELATIVE_NOISE = {"depth_pro": 0.06, "depth_anything": 0.06, "zoedepth": 0.08}
 FARTHEST_M = 100.0  # beyond: sky, to which Depth Pro gives 10,000 m
 SATURATED = 0.98  # of the largest depth that a model can say at all, which is what it says of the sky

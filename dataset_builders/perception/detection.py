@@ -9,6 +9,9 @@ from dataset_builders.perception import Array, Detection, PerceptionOptions
 from dataset_builders.perception.concepts import ARCHITECTURES as BY_CONCEPT
 from dataset_builders.perception.concepts import ConceptSegmenter
 from dataset_builders.perception.loading import as_float32, batches, load, sizes_of
+from dataset_builders.perception.vocabulary import VOCABULARY
+
+__all__ = ["VOCABULARY", "TransformersDetector", "nearest_word", "one_per_thing"]
 
 BY_QUERY = {
     "owlv2": ("Owlv2ForObjectDetection", "Owlv2Processor"),
@@ -21,21 +24,6 @@ BY_SENTENCE = {
 MIN_SCORE = {"owlv2": 0.2, "owlvit": 0.1, "grounding-dino": 0.3, "mm-grounding-dino": 0.3}
 MIN_WORD_SCORE = 0.25  # of a word of the sentence that Grounding DINO reads, to belong to the box's name
 MAX_IOU = 0.7  # of two boxes that are kept, whatever their names: one thing is not two
-
-VOCABULARY = tuple(
-    "person, dog, cat, bird, horse, cow, sheep, car, truck, bus, van, bicycle, motorcycle, scooter, train, boat, "
-    "airplane, traffic light, traffic sign, street lamp, fire hydrant, mailbox, parking meter, bench, tree, bush, "
-    "flower, potted plant, fence, gate, door, window, staircase, statue, fountain, tent, umbrella, flag, balloon, kite, "
-    "chair, armchair, stool, sofa, table, desk, coffee table, nightstand, bed, pillow, blanket, curtain, carpet, "
-    "cabinet, wardrobe, drawer, shelf, bookshelf, mirror, picture frame, clock, lamp, fan, radiator, air conditioner, "
-    "fireplace, television, computer monitor, laptop, keyboard, computer mouse, printer, telephone, remote control, "
-    "speaker, headphones, camera, refrigerator, oven, stove, microwave, toaster, kettle, coffee machine, "
-    "washing machine, dishwasher, sink, faucet, toilet, bathtub, shower, towel, soap dispenser, trash can, bucket, "
-    "broom, ladder, toolbox, hammer, scissors, box, basket, suitcase, backpack, handbag, hat, shoe, jacket, bottle, "
-    "cup, glass, mug, bowl, plate, vase, jar, can, teapot, pan, pot, fork, knife, spoon, cutting board, apple, banana, "
-    "orange, bread, cake, pizza, book, newspaper, pen, ball, toy, teddy bear, guitar, piano, skateboard, surfboard, "
-    "skis, helmet".split(", ")
-)
 
 
 class TransformersDetector:
@@ -93,7 +81,7 @@ class TransformersDetector:
         return MIN_SCORE[self._loaded.architecture]
 
     def _sentences(self, vocabulary: Sequence[str]) -> Iterator[Sequence[str]]:
-        """The vocabulary in parts that the model reads to the end: Grounding DINO cuts its sentence after 256 tokens."""
+        """The vocabulary in parts that are read to the end: Grounding DINO cuts a sentence after 256 tokens."""
         if self._loaded.architecture in BY_QUERY:
             yield vocabulary
             return

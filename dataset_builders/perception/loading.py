@@ -80,7 +80,7 @@ def load(kind: str, name: str, options: PerceptionOptions, architectures: Archit
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one.
+    """The device of that name; "auto" is the GPU where there is one.
 
     Raises:
         InputError: no such device here.
@@ -99,7 +99,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 on a GPU and float32 on a CPU.
+    """The dtype of that name; "auto" is bfloat16 on a GPU and float32 on a CPU.
 
     Raises:
         InputError: no such dtype.

@@ -10,6 +10,7 @@ from dataset_builders.perception import Array, Box, PerceptionOptions, Region
 from dataset_builders.perception.concepts import ARCHITECTURES as BY_CONCEPT
 from dataset_builders.perception.concepts import ConceptSegmenter
 from dataset_builders.perception.loading import LoadedModel, batches, load, sizes_of
+from dataset_builders.perception.vocabulary import VOCABULARY
 
 BY_PROMPT = {
     "sam": ("SamModel", "SamProcessor"),
@@ -40,7 +41,7 @@ class TransformersSegmenter:
         """One region per box, in order; without boxes everything (SAM, SAM 2) or what the words name (SAM 3)."""
         if boxes is not None:
             return self._segmenter.in_boxes(images, boxes)
-        return self._segmenter.find(images, vocabulary)
+        return self._segmenter.find(images, vocabulary or VOCABULARY)
 
 
 class PromptSegmenter:
