@@ -4,9 +4,9 @@
     data/llava_v1_5_mix665k.json                    and coco/train2017, gqa/images, ocr_vqa/images,
                                                     textvqa/train_images, vg/VG_100K, vg/VG_100K_2 beside it (stage 2)
 
-Both hold a list of {"id", "image", "conversations": [{"from": "human" | "gpt", "value"}, ...]}. The file, a gigabyte, is
-never parsed whole: one pass finds where each record lies, and the name of an item says it, so that any process can jump
-to it. About 40,000 records of the 665K are text only; they are dropped with the reason "no_image".
+Both hold a list of {"id", "image", "conversations": [{"from": "human" | "gpt", "value"}, ...]}. The file, a gigabyte,
+is never parsed whole: one pass finds where each record lies, and the name of an item says it, so that any process can
+jump to it. About 40,000 records of the 665K are text only; they are dropped with the reason "no_image".
 """
 
 import json
@@ -96,8 +96,8 @@ def question_answers(turns: Sequence[tuple[Any, Any]], name: str) -> tuple[tuple
     """Turns of (speaker, text) as pairs of question and answer without the image token.
 
     Raises:
-        DropItem: "bad_record", "several_images", "empty_conversation", "not_alternating" or "empty_turn", of the record
-            called `name`.
+        DropItem: "bad_record", "several_images", "empty_conversation", "not_alternating" or "empty_turn"; `name` is
+            what it calls the record.
     """
     if not turns:
         raise DropItem("empty_conversation", f"{name} has no turn")

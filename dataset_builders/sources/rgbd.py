@@ -1,27 +1,32 @@
-"""RGB-D folders with a `manifest.json` per sample: single images, and posed sequences as multi-view scenes.
+"""RGB-D folders with a `manifest.json` per sample: single images, and sequences as multi-view scenes.
 
 Manifest keys that are read:
-    rgb, depth              file names; depth is z along the optical axis in a one-channel PNG or TIFF
+    rgb, depth              file names; depth is z along the optical axis in a one-channel PNG or TIFF, null = none yet
     depth_scale             metres = value / depth_scale
     depth_invalid_values    further values that mean "no reading", besides 0
     registered_to_rgb       false = depth belongs to another camera: the sample is left out
-    intrinsics              {fx, fy, cx, cy} in pixels; where it is null, pass --intrinsics fx,fy,cx,cy
-    instances_map           one-channel image of instance numbers, or a `mask` file per instance
-    instances               [{value | mask, class_name, is_support}]
-    frames                  [{rgb, depth, pose_cam_to_world, instances_map}], for several posed views of one place
-    id, licence, split, up_world, depth_noise, metric, scale_source: as in `scene.Scene`
+    width, height           of the images that the intrinsics belong to; checked where they are there
+    intrinsics              {fx, fy, cx, cy} in pixels; where it is null and depth is there, pass --intrinsics
+    instances_map           one-channel image of instance numbers, or a `mask` file per instance, or
+    mask                    one mask of all instances, each a connected `component` of it (numbered from the top)
+    instances               [{value | mask | component, class_name, is_support, iscrowd}]; a crowd is no object
+    frames                  [{rgb, depth, pose_cam_to_world, instances_map}], for several views of one place, all of
+                            them with a pose or none
+    id, licence, split, up_world, depth_noise, metric (or metric_scale), scale_source: as in `scene.Scene`
 
 Gravity comes from `up_world`, else from --up-world, else from an instance that is labelled as a support (a table).
 The depth, the masks and the intrinsics belong to the stored pixels: an EXIF rotation turns them with the image.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from PIL import ExifTags, Image
+from scipy import ndimage
 
 from dataset_builders.geometry import (
     MAX_DEPTH_M,
@@ -32,17 +37,30 @@ from dataset_builders.geometry import (
     valid_depth,
     view_points,
 )
-from dataset_builders.scene import DropItem, InputError, Intrinsics, Scene, SceneObject, View
+from dataset_builders.scene import UNKNOWN_INTRINSICS, DropItem, InputError, Intrinsics, Scene, SceneObject, View
 from dataset_builders.sources import SourceOptions
+from dataset_builders.sources.image_files import (
+    check_intrinsics,
+    item_name,
+    item_path,
+    open_image,
+    photograph,
+    read_image,
+    safe_id,
+)
+from dataset_builders.sources.sequences import input_folder, scene_items, scene_samples, views_per_scene
 
-MAX_VIEWS = 8
-QUARTER_TURNS = {1: 0, 6: 1, 3: 2, 8: 3}  # EXIF orientation -> clockwise quarter turns that make it upright
-KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
+SHARED_ID = ":shared-id"  # marks an item whose sample has the id of another one
 Manifest = dict[str, Any]
 
 
 class RgbdSource:
     """One sample folder, or a folder that holds sample folders at any depth."""
+
+    how_to_get: ClassVar[str] = (
+        "Put one folder per sample below --input, each with a manifest.json as dataset_builders/sources/rgbd.py "
+        "describes it; the licence is the one that you write there."
+    )
 
     def __init__(self, options: SourceOptions) -> None:
         """Find the samples.
@@ -50,189 +68,220 @@ class RgbdSource:
         Raises:
             InputError: no folder, or no manifest in it.
         """
-        if options.input_dir is None or not options.input_dir.is_dir():
-            raise InputError(f"--input {options.input_dir} is not a folder; give one with a manifest.json per sample.")
-        if options.views is not None and not 1 <= options.views <= MAX_VIEWS:
-            raise InputError(f"--views {options.views} is out of range; choose 1 to {MAX_VIEWS}.")
         self.options = options
-        self.root = options.input_dir
+        self.root = input_folder(options, "a manifest.json per sample")
+        self.views = views_per_scene(options)
         if not any(self.root.rglob("manifest.json")):
             raise InputError(f"--input {self.root} holds no manifest.json; each sample folder needs one.")
 
     def list_items(self) -> Sequence[str]:
         """Sample folders relative to the input, a long sequence as several "folder@first frame"."""
-        items: list[str] = []
+        frames: dict[Path, int] = {}
+        ids: dict[Path, str] = {}
         for path in sorted(self.root.rglob("manifest.json")):
-            folder = path.parent.relative_to(self.root).as_posix()
+            folder = path.parent.relative_to(self.root)
             try:
-                frames = len(_read_manifest(path).get("frames") or [0])
+                manifest = _read_manifest(path, self._shown(folder))
             except DropItem:  # counted when the item is loaded
-                frames = 1
-            views = self.options.views or min(frames, MAX_VIEWS)
-            starts = range(0, frames - views + 1, views) if frames > 1 else (0,)
-            items += [f"{folder}@{start}" for start in starts] or [f"{folder}@0"]
+                manifest = {}
+            frames[folder], ids[folder] = len(manifest.get("frames") or [0]), self._id(folder, manifest)
+        shared = {one for one, count in Counter(ids.values()).items() if count > 1}
+        items: list[str] = []
+        for folder, count in frames.items():
+            name = item_name(folder) + (SHARED_ID if ids[folder] in shared else "")
+            items += scene_items(name, count, self.views)
         return items[: self.options.num_scenes]
 
     def load(self, item: str) -> Scene:
         """Read one sample.
 
         Raises:
-            DropItem: with the reason "bad_manifest", "missing_file", "unreadable_image", "not_registered",
-                "no_intrinsics", "bad_intrinsics", "no_depth", "depth_format", "depth_scale", "no_depth_readings",
-                "size_mismatch", "bad_pose", "too_few_views" or "bad_instances".
+            DropItem: "bad_manifest", "missing_file", "not_registered", "no_intrinsics", "depth_format", "depth_scale",
+                "no_depth_readings", "size_mismatch", "bad_pose", "too_few_views", "bad_instances", or a reason of
+                `read_image` or `check_intrinsics`.
         """
-        name, _, start = item.rpartition("@")
-        folder = self.root / name
-        manifest = _read_manifest(folder / "manifest.json")
+        place = item.rpartition("@")[0]
+        folder = item_path(place.removesuffix(SHARED_ID))
+        shown = self._shown(folder)
+        manifest = _read_manifest(self.root / folder / "manifest.json", shown)
         frames = manifest.get("frames") or [manifest]
-        views = self.options.views or min(len(frames), MAX_VIEWS)
-        chosen = frames[int(start) : int(start) + views]
-        if len(chosen) < views:
-            raise DropItem("too_few_views", f"{folder} has {len(chosen)} views left, --views asks for {views}")
+        chosen = [frames[sample] for sample in scene_samples(item, len(frames), self.views)]
+        if len(chosen) < (self.views or 1):
+            raise DropItem("too_few_views", f"{shown} has {len(chosen)} views left, --views asks for {self.views}")
         if manifest.get("registered_to_rgb") is False:
-            raise DropItem("not_registered", f"{folder}: the depth is not registered to the colour image")
+            raise DropItem("not_registered", f"{shown}: the depth is not registered to the colour image")
+        name = self._id(folder, manifest)
+        if place.endswith(SHARED_ID):
+            name = f"{folder.as_posix()}/{name}"
+        if len(chosen) < len(frames):
+            name = f"{name}_{item.rpartition('@')[2]}_{len(chosen)}v"
         try:
-            return self._scene(folder, manifest, chosen, int(start))
-        except FileNotFoundError as error:
-            raise DropItem("missing_file", f"{error.filename} does not exist") from error
-        except (KeyError, TypeError) as error:
-            raise DropItem("bad_manifest", f"{folder}: manifest.json lacks or garbles {error}") from error
+            return self._scene(_Sample(self.root / folder, shown, manifest), chosen, safe_id(name))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DropItem("bad_manifest", f"{shown}: manifest.json lacks or garbles {error}") from error
 
-    def _scene(self, folder: Path, manifest: Manifest, frames: list[Manifest], start: int) -> Scene:
-        listed = manifest.get("instances") or []
+    def _id(self, folder: Path, manifest: Manifest) -> str:
+        return str(manifest.get("id") or (self.root / folder).resolve().name)
+
+    def _shown(self, folder: Path) -> str:
+        """What a message calls a sample."""
+        return item_name(Path(self.root.resolve().name) / folder)
+
+    def _scene(self, sample: "_Sample", frames: list[Manifest], name: str) -> Scene:
+        manifest = sample.manifest
+        with_pose = sum("pose_cam_to_world" in frame for frame in frames)
+        if 0 < with_pose < len(frames):
+            raise DropItem(
+                "bad_pose", f"{sample.name}: {len(frames) - with_pose} of {len(frames)} frames have no pose"
+            )
+        views = tuple(self._view(sample, frame) for frame in frames)
         objects = tuple(
-            SceneObject(int(one.get("value") or number), _name(one), bool(one.get("is_support", False)))
-            for number, one in enumerate(listed, start=1)
+            SceneObject(
+                number, " ".join(str(one.get("class_name", "object")).replace("_", " ").split()), bool(support)
+            )
+            for number, one in sample.instances()
+            for support in [one.get("is_support", False)]
+            if not one.get("iscrowd")
         )
-        views = tuple(self._view(folder, manifest, frame, listed) for frame in frames)
-        name = str(manifest.get("id") or folder.resolve().name)
-        if len(frames) < len(manifest.get("frames") or [0]):
-            name = f"{name}_{start}_{len(frames)}v"
+        if all(view.instances is None for view in views):  # boxes without masks
+            objects = ()
         up_world = manifest.get("up_world") or self.options.up_world
+        measured = "sensor" if any(view.has_depth for view in views) else "poses" if with_pose > 1 else "none"
         return Scene(
-            id=name.replace("/", "_"),
+            id=name,
             source="rgbd",
             licence=str(manifest.get("licence", "unknown")),
             views=views,
             objects=objects,
-            up_world=_up_from_objects(views, objects) if up_world is None else _unit(up_world, folder),
+            up_world=_up_from_objects(views, objects) if up_world is None else _unit(up_world, sample.name),
             depth_noise=float(manifest.get("depth_noise", 0.01)),
-            metric=bool(manifest.get("metric", True)),
-            scale_source=str(manifest.get("scale_source", "sensor")),
+            metric=bool(manifest.get("metric", manifest.get("metric_scale", True))),
+            scale_source=str(manifest.get("scale_source", measured)),
             split=str(manifest.get("split", "train")),
+            posed=with_pose > 0 or len(views) == 1,
         )
 
-    def _view(self, folder: Path, manifest: Manifest, frame: Manifest, listed: list[Manifest]) -> View:
-        """One image with its depth, mask, camera and pose, turned upright."""
-        image, image_bytes, turns = _read_image(folder / frame["rgb"])
-        depth_m = _read_depth(folder, {**manifest, **frame})
-        instances = _read_instances(folder, frame, listed, depth_m.shape)
+    def _view(self, sample: "_Sample", frame: Manifest) -> View:
+        """One image with its depth, masks, camera and pose, turned upright."""
+        name = f"{sample.name}/{frame['rgb']}"
+        file = read_image(sample.folder / frame["rgb"], name)
+        stored = np.rot90(file.pixels, file.quarter_turns)
+        depth_m = _read_depth(sample, frame)
+        if depth_m is not None and depth_m.shape != stored.shape[:2]:
+            sizes = f"{depth_m.shape[1]}x{depth_m.shape[0]}, the image {stored.shape[1]}x{stored.shape[0]}"
+            raise DropItem("size_mismatch", f"{name}: depth measures {sizes}")
         pose = np.array(frame.get("pose_cam_to_world", np.eye(4)), dtype=np.float64)
-        if ("frames" in manifest and "pose_cam_to_world" not in frame) or not is_rigid(pose):
-            raise DropItem("bad_pose", f"{folder / frame['rgb']}: the pose is missing, not finite or not rigid")
-        intrinsics = self._intrinsics(folder, frame.get("intrinsics") or manifest.get("intrinsics"))
-        if depth_m.shape != image.shape[:2]:
-            raise DropItem(
-                "size_mismatch",
-                f"{folder}: depth measures {depth_m.shape[1]}x{depth_m.shape[0]}, the image "
-                f"{image.shape[1]}x{image.shape[0]}",
-            )
-        view = View(image, depth_m, intrinsics, pose, instances, None, image_bytes)
-        for _ in range(turns):
+        if not is_rigid(pose):
+            raise DropItem("bad_pose", f"{name}: the pose is not finite or not rigid")
+        view = View(
+            image=stored,
+            depth_m=np.zeros(stored.shape[:2], np.float32) if depth_m is None else depth_m,
+            intrinsics=self._intrinsics(sample, frame, stored.shape, name),
+            camera_to_world=pose,
+            instances=_read_instances(sample, frame, stored.shape[:2]),
+            image_bytes=file.image_bytes,
+        )
+        for _ in range(file.quarter_turns):
             view = _quarter_turn(view)
+        if depth_m is None and not view.intrinsics.known:
+            view = replace(view, intrinsics=photograph(file, self.options.intrinsics).intrinsics)
         return view
 
-    def _intrinsics(self, folder: Path, stated: dict[str, float] | None) -> Intrinsics:
+    def _intrinsics(self, sample: "_Sample", frame: Manifest, shape: tuple[int, ...], name: str) -> Intrinsics:
+        """Those of the stored pixels; unknown ones only where there is no depth either."""
+        both = {**sample.manifest, **frame}
+        stated = frame.get("intrinsics") or sample.manifest.get("intrinsics")
+        height, width = shape[:2]
         if stated is None:
+            if not both.get("depth"):
+                return UNKNOWN_INTRINSICS
             if self.options.intrinsics is None:
-                raise DropItem("no_intrinsics", f"{folder} has no intrinsics; pass --intrinsics fx,fy,cx,cy in pixels")
+                raise DropItem("no_intrinsics", f"{name} has no intrinsics; pass --intrinsics fx,fy,cx,cy in pixels")
+            check_intrinsics(self.options.intrinsics, width, height, name)
             return self.options.intrinsics
-        found = Intrinsics(*(float(stated[name]) for name in ("fx", "fy", "cx", "cy")))
-        if not np.isfinite(list(vars(found).values())).all() or min(found.fx, found.fy) <= 0:
-            raise DropItem("bad_intrinsics", f"{folder}: the focal lengths in {found} are not positive and finite")
+        found = Intrinsics(*(float(stated[key]) for key in ("fx", "fy", "cx", "cy")))
+        check_intrinsics(found, width, height, name)
+        if (both.get("width", width), both.get("height", height)) != (width, height):
+            size = f"{both.get('width', width)}x{both.get('height', height)}"
+            raise DropItem("intrinsics_size", f"{name}: intrinsics for {size} pixels, the image has {width}x{height}")
         return found
 
 
-def _read_manifest(path: Path) -> Manifest:
+@dataclass(frozen=True)
+class _Sample:
+    """A sample folder, what messages call it, and its manifest."""
+
+    folder: Path
+    name: str
+    manifest: Manifest
+
+    def instances(self) -> list[tuple[int, Manifest]]:
+        """The listed instances with their numbers."""
+        listed = self.manifest.get("instances") or []
+        return [(int(one.get("value") or number), one) for number, one in enumerate(listed, start=1)]
+
+
+def _read_manifest(path: Path, name: str) -> Manifest:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DropItem("missing_file", f"{path} does not exist") from error
+        raise DropItem("missing_file", f"{name}/manifest.json does not exist") from error
     except ValueError as error:
-        raise DropItem("bad_manifest", f"{path} is not JSON: {error}") from error
+        raise DropItem("bad_manifest", f"{name}/manifest.json is not JSON: {error}") from error
     if not isinstance(manifest, dict):
-        raise DropItem("bad_manifest", f"{path} holds no object")
+        raise DropItem("bad_manifest", f"{name}/manifest.json holds no object")
     return manifest
 
 
-def _name(instance: Manifest) -> str:
-    return " ".join(str(instance.get("class_name", "object")).replace("_", " ").split())
-
-
-def _open(path: Path) -> Image.Image:
-    """A fully decoded image, so that a truncated file is found here."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more on bad files
-        raise DropItem("unreadable_image", f"{path} cannot be read as an image: {error}") from error
-    return image
-
-
-def _read_image(path: Path) -> tuple[Array, bytes | None, int]:
-    """Stored RGB pixels (H, W, 3), the file's bytes where they show just that, and the turns to make it upright."""
-    image = _open(path)
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if orientation not in QUARTER_TURNS:
-        raise DropItem("unreadable_image", f"{path} has EXIF orientation {orientation}, which mirrors it")
-    turns = QUARTER_TURNS[orientation]
-    as_stored = image.mode == "RGB" and image.format in KEPT_FORMATS and turns == 0
-    return np.asarray(image.convert("RGB")), path.read_bytes() if as_stored else None, turns
-
-
-def _read_depth(folder: Path, manifest: Manifest) -> Array:
-    """Depth in metres, float32, 0 = no reading; refuses what cannot be metres."""
+def _read_depth(sample: _Sample, frame: Manifest) -> Array | None:
+    """Depth in metres, float32, 0 = no reading; refuses what cannot be metres; None where there is no depth file."""
+    manifest = {**sample.manifest, **frame}
     if not manifest.get("depth"):
-        raise DropItem("no_depth", f"{folder}: manifest.json names no depth file")
-    path, scale = folder / manifest["depth"], float(manifest["depth_scale"])
-    stored = np.asarray(_open(path))
+        return None
+    name, scale = f"{sample.name}/{manifest['depth']}", float(manifest["depth_scale"])
+    if not 0 < scale < np.inf:
+        raise DropItem("depth_scale", f"{name}: depth_scale {scale:g} is no positive number")
+    stored = np.asarray(open_image(sample.folder / manifest["depth"], name))
     if stored.ndim != 2 or stored.dtype == np.uint8:
         raise DropItem(
-            "depth_format", f"{path} holds {stored.dtype} {stored.shape}, not one channel of 16 bits or more"
+            "depth_format", f"{name} holds {stored.dtype} {stored.shape}, not one channel of 16 bits or more"
         )
     depth_m = stored.astype(np.float32) / np.float32(scale)
     depth_m[np.isin(stored, manifest.get("depth_invalid_values", [0])) | ~np.isfinite(depth_m)] = 0
     readings = depth_m[depth_m > 0]
     if not readings.size:
-        raise DropItem("no_depth_readings", f"{path} has no reading but zero")
+        raise DropItem("no_depth_readings", f"{name} has no reading but zero")
     median_m = float(np.median(readings))
     if not MIN_DEPTH_M <= median_m <= MAX_DEPTH_M:
-        raise DropItem("depth_scale", f"{path} has a median depth of {median_m:g} m; depth_scale {scale:g} is wrong")
+        raise DropItem("depth_scale", f"{name} has a median depth of {median_m:g} m; depth_scale {scale:g} is wrong")
     depth_m[~valid_depth(depth_m)] = 0
     return depth_m
 
 
-def _read_instances(folder: Path, frame: Manifest, listed: list[Manifest], shape: tuple[int, ...]) -> Array | None:
+def _read_instances(sample: _Sample, frame: Manifest, shape: tuple[int, ...]) -> Array | None:
     """Instance numbers, int32, (H, W); None where the sample has no masks."""
-    masks = [(number, one["mask"]) for number, one in enumerate(listed, start=1) if "mask" in one]
-    if "instances_map" not in frame and not masks:
-        return None
+
+    def read(file_name: str, mode: str | None = None) -> Array:
+        image = open_image(sample.folder / file_name, f"{sample.name}/{file_name}")
+        found = np.asarray(image if mode is None else image.convert(mode))
+        if found.ndim != 2:
+            raise DropItem("bad_instances", f"{sample.name}/{file_name} has more than one channel")
+        if found.shape != shape:
+            raise DropItem("size_mismatch", f"{sample.name}/{file_name} has another size than the image")
+        return found
+
+    listed = sample.instances()
     if "instances_map" in frame:
-        instances = np.asarray(_open(folder / frame["instances_map"]))
-        if instances.ndim != 2:
-            raise DropItem("bad_instances", f"{folder}: {frame['instances_map']} has more than one channel")
-        instances = instances.astype(np.int32)
-    else:
-        instances = np.zeros(shape, dtype=np.int32)
-    for number, name in masks if "instances_map" not in frame else ():
-        mask = np.asarray(_open(folder / name).convert("L")) > 0
-        if mask.shape != shape:
-            raise DropItem("size_mismatch", f"{folder / name} has another size than the depth")
-        instances[mask] = number
-    if instances.shape != shape:
-        raise DropItem("size_mismatch", f"{folder}: {frame['instances_map']} has another size than the depth")
+        instances = read(frame["instances_map"]).astype(np.int32)
+        instances[np.isin(instances, [number for number, one in listed if one.get("iscrowd")])] = 0
+        return instances
+    if not any("mask" in one or "component" in one for _, one in listed):
+        return None
+    instances = np.zeros(shape, dtype=np.int32)
+    components = ndimage.label(read(sample.manifest["mask"], "L"))[0] if "mask" in sample.manifest else instances
+    for number, one in listed:
+        mask = read(one["mask"], "L") > 0 if "mask" in one else components == one["component"]
+        instances[mask] = 0 if one.get("iscrowd") else number
     return instances
 
 
@@ -262,9 +311,9 @@ def _up_from_objects(views: tuple[View, ...], objects: tuple[SceneObject, ...]) 
     return None
 
 
-def _unit(direction: Sequence[float], folder: Path) -> Array:
+def _unit(direction: Sequence[float], name: str) -> Array:
     vector = np.array(direction, dtype=np.float64)
     length = float(np.linalg.norm(vector))
     if vector.shape != (3,) or not np.isfinite(length) or length == 0:
-        raise DropItem("bad_manifest", f"{folder}: up_world {list(direction)} is no direction")
+        raise DropItem("bad_manifest", f"{name}: up_world {list(direction)} is no direction")
     return vector / length

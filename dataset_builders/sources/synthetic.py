@@ -6,6 +6,7 @@ rooms never changes those that exist, and no training room is ever a test room.
 
 from collections.abc import Sequence
 from random import Random
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,9 @@ LICENCE = "CC0-1.0"
 class SyntheticSource:
     """Rooms drawn from a seed; `segmentation_classes` are the names of the class ids in `View.segmentation`."""
 
+    how_to_get: ClassVar[str] = (
+        "Nothing to download: the rooms are drawn from --seed and dedicated to the public (CC0)."
+    )
     segmentation_classes = SEGMENTATION_CLASSES
 
     def __init__(self, options: SourceOptions) -> None:
