@@ -1,5 +1,6 @@
 """How different two images look: LPIPS."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,13 @@ class LpipsDistance:
         self._device = choose_device(options.device)
         self._batch_size = options.batch_size
         self._normalise = lpips.normalize_tensor
-        if folder:
-            model = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
-            _load_trunk(model.net, Path(folder), name)
-        else:
-            model = _download(lpips, trunk)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # lpips asks torchvision in words of its past
+            if folder:
+                model = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
+                _load_trunk(model.net, Path(folder), name)
+            else:
+                model = _download(lpips, trunk)
         self._model = model.to(self._device).eval()
 
     def distances(self, images: Sequence[Array]) -> Array:
