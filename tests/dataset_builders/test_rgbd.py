@@ -2,6 +2,7 @@ import io
 import json
 import os
 import pickle
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,15 @@ def write_view(folder, view, stem="", scale=1000):
     return {"rgb": f"{stem}rgb.png", "depth": f"{stem}depth.png", "instances_map": f"{stem}instances.png"}
 
 
+@cache
+def still():
+    return render(BREAKFAST, POSE)
+
+
 def write_sample(folder, **changes):
     """A good sample of one view; `changes` replace manifest keys, None removes one."""
     folder.mkdir(parents=True, exist_ok=True)
-    view = render(BREAKFAST, POSE)
+    view = still()
     manifest = {"id": folder.name, "licence": "CC0-1.0", "depth_scale": 1000, "registered_to_rgb": True}
     manifest |= write_view(folder, view) | {"intrinsics": dict(vars(view.intrinsics))}
     manifest["instances"] = [
