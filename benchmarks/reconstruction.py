@@ -49,9 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     matches = [matcher.match([view.image for view in views], pairs_to_match(len(views))) for views in rooms]
     seconds = (time.perf_counter() - start) / len(rooms)
     print(f"{arguments.matcher}, {len(rooms)} rooms of {len(rooms[0])} views, matching takes {seconds:.1f} s a room\n")
-    print(
-        "| depth | poses | pairs | degrees: median | 90 % | mm: median | 90 % | seconds |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| depth | poses | pairs | degrees: median | 90 % | mm: median | 90 % | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
     for title, scaled in (("sensor", False), ("guessed (simulated)", True)):
         given = [_as_guessed(views, seed) for seed, views in enumerate(rooms)] if scaled else rooms
         for row in measure(given, matches, scaled):

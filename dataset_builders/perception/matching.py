@@ -68,6 +68,7 @@ class SiftMatcher:
             import pycolmap
         except ImportError as error:
             raise InputError("reconstructor keypoints:sift needs pycolmap; run pip install pycolmap.") from error
+        pycolmap.logging.minloglevel = 1  # it would announce every extractor on standard error
         extraction = pycolmap.FeatureExtractionOptions(num_threads=1)
         matching = pycolmap.FeatureMatchingOptions(num_threads=1)
         self._extractor = pycolmap.FeatureExtractor.create(extraction, pycolmap.Device.cpu)

@@ -128,6 +128,12 @@ def test_the_error_tells_depths_that_disagree(rooms):
     assert 0.01 < found.error < 0.03
 
 
+def test_the_same_views_give_the_same_bytes(rooms):
+    first, second = (reconstruct_from_matches(rooms[0], *oracle(rooms[0], 0.3)) for _ in range(2))
+    for one, other in zip(first.camera_to_world, second.camera_to_world):
+        assert one.tobytes() == other.tobytes()
+
+
 def test_long_sequences_match_neighbours_only():
     assert len(pairs_to_match(8)) == 28
     assert pairs_to_match(9)[:4] == [(0, 1), (0, 2), (1, 2), (1, 3)]
