@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dataset_builders.scene import UNKNOWN_INTRINSICS, DropItem, InputError, Intrinsics, View
 from dataset_builders.sources import SourceOptions
@@ -75,8 +75,11 @@ def open_image(source: Path | bytes, name: str) -> Image.Image:
         raise DropItem("missing_file", f"{name} does not exist") from error
     except Image.DecompressionBombError as error:
         raise DropItem("too_large", f"{name}: {error}") from error
+    except UnidentifiedImageError as error:  # its text names an object in memory, different in every run
+        raise DropItem("unreadable_image", f"{name} is no image of a known format") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more on bad files
-        raise DropItem("unreadable_image", f"{name} cannot be read as an image: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise DropItem("unreadable_image", f"{name} cannot be read as an image: {why}") from error
     return image
 
 
