@@ -3,7 +3,8 @@
 The images of a question stand in the order that its answer depends on, and no text has a number word of its own.
 
 Slots: `{at}` `{there}` points, `{the}` a thing with its article, `{noun}` a thing without its colour, `{one}` "a red
-box", `{is}` `{does}` `{be}` verbs, `{image}` `{first}` `{second}` `{pair}` images, `{everywhere}` "both images".
+box", `{is}` `{does}` `{be}` verbs, `{image}` `{first}` `{second}` `{pair}` images, `{everywhere}` "both images",
+`{closer}` "closer to" or "farther from".
 """
 
 _NAME_IT = (
@@ -67,12 +68,12 @@ VQA_QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
     "what_colour": _COLOUR,
     "nearer_in": (
-        "In which image is the camera closer to {the}, {pair}?",
-        "Was {pair} taken from closer to {the}?",
-        "Which was taken from nearer to {the}, {pair}?",
-        "Which camera stands closer to {the}, that of {pair}?",
-        "To which camera {is} {the} nearer, to that of {pair}?",
-        "In {pair}, where does the camera stand nearer to {the}?",
+        "In which image is the camera {closer} {the}, {pair}?",
+        "Was {pair} taken {closer} {the}?",
+        "Which was taken {closer} {the}, {pair}?",
+        "Which camera stands {closer} {the}, that of {pair}?",
+        "Compare the cameras of {pair}: which is {closer} {the}?",
+        "In {pair}, where does the camera stand {closer} {the}?",
     ),
     "camera_side": (
         "Was {second} taken from further to the left or to the right than {first}?",
@@ -154,9 +155,9 @@ VQA_ANSWERS: dict[str, tuple[str, ...]] = {
     ),
     "nearer_in": (
         "{image}.",
-        "The camera of {image} is closer to {the}.",
+        "The camera of {image} is {closer} {the}.",
         "It is {image}.",
-        "{image} was taken from closer to {the}.",
+        "{image} was taken {closer} {the}.",
     ),
     "camera_side": (
         "To the {side}.",

@@ -137,16 +137,17 @@ def what_colour(ground: Ground) -> Question | None:
 
 
 def nearer_in(ground: Ground) -> Question | None:
-    """In which of two images the camera is nearer to a thing."""
+    """In which of two images the camera is nearer to a thing; or farther from it, as in videos it mostly nears."""
     first, second = ground.rng.sample(ground.views, 2)
     nearer = {one.id: nearer_view(ground.facts, one.id, first, second) for one in ground.things}
     thing = ground.draw(lambda one: {first, second} <= one.seen and nearer[one.id] is not None)
     if thing is None:
         return None
-    view = nearer[thing.id] or 0
+    closer = ground.rng.choice(["closer to", "farther from"])
+    view = nearer[thing.id] if closer == "closer to" else first + second - (nearer[thing.id] or 0)
     pair = f"image {first + 1} or image {second + 1}"
-    text = ground.ask("nearer_in", pair=pair, **thing.slots)
-    reply = ground.reply("nearer_in", image=f"image {view + 1}", **thing.slots)
+    text = ground.ask("nearer_in", pair=pair, closer=closer, **thing.slots)
+    reply = ground.reply("nearer_in", image=f"image {view + 1}", closer=closer, **thing.slots)
     return Question("nearer_in", text, reply, f"image {view + 1}", (thing.id,), (thing.id,), frame=view)
 
 

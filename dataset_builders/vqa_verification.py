@@ -126,7 +126,9 @@ def _wrong_colour(asked: Asked) -> str:
 
 def _nearer_in(asked: Asked) -> str:
     nearer = nearer_view(asked.facts, asked.turn["object_ids"][0], *asked.views)
-    return "undecidable" if nearer is None else f"image {nearer + 1}"
+    if nearer is None:
+        return "undecidable"
+    return f"image {1 + (sum(asked.views) - nearer if 'farther' in asked.stem else nearer)}"
 
 
 def _camera_side(asked: Asked) -> str:

@@ -201,7 +201,8 @@ def test_nearness_and_camera_motion_hold_in_the_scene(records):
             elif turn["template"] == "nearer_in":
                 (name,) = names_in(stem)
                 ranges = [np.linalg.norm(visible_centres(scene, view)[name]) for view in range(2)]
-                assert turn["answer"] == f"image {1 + int(np.argmin(ranges))}"
+                wanted = np.argmax(ranges) if "farther" in stem else np.argmin(ranges)
+                assert turn["answer"] == f"image {1 + int(wanted)}"
             elif turn["template"] == "camera_side":
                 first, second = (scene.views[view].camera_to_world for view in (turn["frame"], 1 - turn["frame"]))
                 step = np.linalg.inv(first) @ second[:, 3]
