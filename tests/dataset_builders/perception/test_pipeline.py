@@ -152,7 +152,7 @@ def test_a_chat_model_names_what_the_namer_chat_is_asked_for():
 
     models = Models(PerceptionOptions(depth="stub", segmenter="stub", namer="chat"))
     scenes, _ = perceive({"a": photo("a")}, models, Client())
-    assert {one.name for one in scenes["a"].objects} == {"red kettle"}
+    assert {one.name for one in scenes["a"].objects} - {""} == {"red kettle"}  # too small a crop is not asked about
 
 
 @pytest.mark.parametrize("kind", ["depth", "segmenter"])
