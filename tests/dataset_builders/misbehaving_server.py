@@ -50,6 +50,7 @@ class ChatServer:
     def running(self):
         server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         server.daemon_threads = True
+        server.handle_error = lambda *args: None  # clients that hang up are the point
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         self.url = f"http://127.0.0.1:{server.server_port}/v1"

@@ -7,6 +7,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -223,6 +224,8 @@ def test_a_server_that_goes_away_ends_the_build(serve):
         chat.ask("caption", "Describe the last.")
     server.script = in_turn("fine")
     assert chat.ask("caption", "Describe another.") == "fine"
+    server.script = in_turn((503, {}, {}))
+    assert reason_of(lambda: chat.ask("caption", "Describe it again.")) == "chat_failed"  # it counts from one again
 
 
 def test_check_finds_a_dead_server_and_a_model_without_eyes(serve, tmp_path):
@@ -248,7 +251,14 @@ def test_offline_mode_is_named(serve, monkeypatch):
 
 
 def test_no_more_in_flight_than_allowed(serve):
-    server, chat = serve(slow(0.03, "fine"), concurrency=4)
+    four = threading.Barrier(4, timeout=20)  # no answer before four are asked for
+
+    def script(number, body):
+        four.wait()
+        time.sleep(0.05)  # time for a fifth to come
+        return "fine"
+
+    server, chat = serve(script, concurrency=4)
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda number: chat.ask("caption", f"Describe {number}."), range(20)))
     assert answers == ["fine"] * 20
