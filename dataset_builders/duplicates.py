@@ -42,9 +42,11 @@ def find_duplicates(scenes: Iterable[tuple[str, list[str]]]) -> dict[str, str]:
     owners: list[int] = []  # of each hash, the place of its scene in `names`
     packed = bytearray()
     seen: dict[bytes, str] = {}
+    in_order = []
     for name, hashes in scenes:
         if not hashes:
             continue
+        in_order.append(name)
         code = bytes.fromhex("".join(hashes))
         first = seen.setdefault(code, name)
         if first != name:  # equal bit for bit, of which there may be very many
@@ -65,7 +67,8 @@ def find_duplicates(scenes: Iterable[tuple[str, list[str]]]) -> dict[str, str]:
         kept = [names[earlier] for earlier in sorted(equal) if names[earlier] not in duplicates]
         if kept:
             duplicates[names[later]] = kept[0]
-    return {name: duplicates.get(first, first) for name, first in duplicates.items()}
+    found = ((name, duplicates[name]) for name in in_order if name in duplicates)
+    return {name: duplicates.get(first, first) for name, first in found}
 
 
 def near_pairs(bands: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:

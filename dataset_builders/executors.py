@@ -80,12 +80,15 @@ def _in_processes(plan: BuildPlan, missing: list[int], workers: int) -> Iterator
         futures = [pool.submit(_build_in_worker, shard) for shard in missing]
         try:
             for future in as_completed(futures):
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise InputError(
+                        f"one of {workers} worker processes was killed, most often for want of memory; pass fewer "
+                        "--workers and run again, finished shards are kept."
+                    ) from error
+                if error is not None:
+                    raise error
                 yield future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"one of {workers} worker processes was killed, most often for want of memory; pass fewer --workers "
-                "and run again, finished shards are kept."
-            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -11,6 +11,7 @@ ANSWER_GROUPS = (("yes", "no"), ("left", "right"), ("A", "B", "C", "D"))  # shou
 ENOUGH_ANSWERS = 200  # fewer say nothing about the balance
 ALL_KINDS = "all kinds"
 TOLERANCE = 0.05  # of a share: 45-55 % for two answers
+ROUNDING = 1e-9
 
 
 def should_be_balanced(answer: str) -> bool:
@@ -40,7 +41,7 @@ def balance(answers: dict[str, int]) -> list[dict[str, Any]]:
             total = sum(counts.values())
             if total:
                 off = max(abs(count / total - 1 / len(group)) for count in counts.values())
-                balanced = off <= TOLERANCE if total >= ENOUGH_ANSWERS else None
+                balanced = off <= TOLERANCE + ROUNDING if total >= ENOUGH_ANSWERS else None
                 entries.append({"config": config, "kind": kind, "answers": counts, "n": total, "balanced": balanced})
     return entries
 
