@@ -70,7 +70,7 @@ def test_depth_has_the_unit_of_the_poses(tmp_path):
     assert_points_on_surfaces(scene.views, exact, unit=4.0)
 
 
-def test_of_two_points_at_one_pixel_the_nearer_counts(tmp_path):
+def test_of_two_points_at_one_pixel_the_nearer_counts_and_none_behind_the_camera(tmp_path):
     colmap_scene(tmp_path, count=2, points=5)
     model = tmp_path / "garden" / "sparse" / "0"
     reconstruction = pycolmap.Reconstruction(model)
@@ -81,9 +81,11 @@ def test_of_two_points_at_one_pixel_the_nearer_counts(tmp_path):
     other = image.point2D(1).point3D_id
     reconstruction.point3D(other).xyz = centre + 1.5 * (nearer - centre)
     image.point2D(1).xy = first.xy
+    behind = image.point2D(2).point3D_id
+    reconstruction.point3D(behind).xyz = 2 * centre - reconstruction.point3D(behind).xyz
     reconstruction.write_binary(model)
     view = load(tmp_path).views[0]
-    assert (view.depth_m > 0).sum() == 4
+    assert (view.depth_m != 0).sum() == 3
     depth = float((image.cam_from_world() * nearer)[2])
     assert np.isclose(view.depth_m, depth, rtol=1e-5).any() and not np.isclose(view.depth_m, 1.5 * depth).any()
 

@@ -77,6 +77,7 @@ def test_nothing_is_interpolated_at_edges_and_nothing_is_made_up_outside(tmp_pat
     (folder / "intrinsic" / "intrinsic_depth.txt").write_text("\n".join(" ".join(map(str, row)) for row in matrix))
     narrow = load(tmp_path).views[0].depth_m
     assert not narrow[:, :20].any() and not narrow[:, -20:].any() and narrow[60:80, 60:100].all()
+    assert not narrow[-20:].any()
 
 
 def test_objects_are_those_that_the_views_show(tmp_path):
