@@ -97,7 +97,7 @@ def _may_be_meant(scene: Scene, name: str, other: SceneObject, found: Collection
 
 
 _MEASURES = (
-    "truncated", "occluded", "view", "x", "y", "depth_m", "pixel_count",
+    "truncated", "occluded", "view", "x", "y", "depth_m", "pixel_count", "mask",
     "centre", "size", "dimensions", "box_rotation",
 )  # fmt: skip
 
@@ -115,11 +115,30 @@ def _measures(scene: Scene, one: MeasuredObject) -> Row:
         "visible_in": sorted(sighting.view for sighting in one.sightings if sighting.clear),
         "depth_m": to_millimetre(best.depth_m),
         "pixel_count": best.pixel_count,
+        "mask": mask_text(scene.views[best.view].instances == one.item.id),
         "centre": rounded(box.centre),
         "size": rounded(high - low),
         "dimensions": rounded(box.dimensions),
         "box_rotation": rounded(box.axes.ravel()),
     }
+
+
+def mask_text(mask: Array) -> str:
+    """A mask (H, W), not empty, as COCO's compressed run lengths; `pycocotools.mask.decode` reads it with its size."""
+    from pycocotools import mask as coco
+
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    down = np.zeros((window.shape[1], window.shape[0] + 1), dtype=bool)  # column by column, as COCO counts
+    down[:, :-1] = window.T
+    column, row = np.divmod(np.flatnonzero(np.diff(down.ravel(), prepend=False)), down.shape[1])
+    edges = (column + columns[0]) * height + row + rows[0]  # starts and ends of runs, in turn
+    inner = edges[1:-1].reshape(-1, 2)
+    inner = inner[inner[:, 0] != inner[:, 1]]  # a run that goes on in the next column is one
+    end = [] if edges[-1] == height * width else [height * width]
+    counts = np.diff(np.concatenate([[0, edges[0]], inner.ravel(), [edges[-1]], end]))
+    return coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)["counts"].decode()
 
 
 def rounded(values: Array) -> list[float]:

@@ -100,6 +100,7 @@ def features() -> "Features":
         "y": real,
         "depth_m": real,  # median over the cleaned mask in `view`, along the optical axis
         "pixel_count": whole,  # in `view`, after cleaning
+        "mask": text,  # in `view`, before cleaning: COCO's compressed run lengths
         "centre": vector,  # of the oriented box, canonical frame of `view`
         "size": vector,  # width (x), height (y), depth (z): extents along the canonical axes of `view`
         "dimensions": vector,  # sides of the oriented box: longest, middle, shortest

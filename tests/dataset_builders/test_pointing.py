@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dataset_builders.pointing import point_at, steady_points
+from dataset_builders.pointing import mask_text, point_at, steady_points
 from dataset_builders.schema import validate
 from dataset_builders.spatial_reasoning import build_record
 from tests.dataset_builders.scenes_for_tests import BREAKFAST, asked_objects, scene_of
@@ -68,3 +68,16 @@ def test_points_stand_on_steady_depth(records, breakfast):
                 v, u = int(point["y"] * 240), int(point["x"] * 320)
                 around = view.depth_m[v - 1 : v + 2, u - 1 : u + 2]
                 assert (abs(around - point["depth_m"]) < 0.05 * point["depth_m"]).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1), (40, 30)])
+def test_a_mask_survives_as_text(shape):
+    from pycocotools import mask as coco
+
+    rng = np.random.default_rng(0)
+    for share in (0.1, 0.5, 1.0):
+        mask = rng.random(shape) < share
+        mask[0, -1] = True
+        counts = mask_text(mask)
+        assert (coco.decode({"size": list(shape), "counts": counts.encode()}).astype(bool) == mask).all()
+        assert counts == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
