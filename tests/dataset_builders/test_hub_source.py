@@ -122,6 +122,7 @@ def test_the_number_of_rows_must_be_known(tmp_path):
     (folder / "README.md").write_text(f"---\n{card()}\n---\n")
     module._open.cache_clear()
     assert len(source(folder, num_scenes=1000).list_items()) == ROWS
+    assert len(source(folder, num_scenes=3).list_items()) == 3
 
 
 def test_which_column(tmp_path):

@@ -96,6 +96,12 @@ def test_parts_and_doubles_are_left_out_and_things_before_a_wall_stay(tmp_path):
     np.testing.assert_array_equal(instances == 2, BOX == 1)
 
 
+def test_a_background_is_taken_once_and_tiny_masks_leave_no_hole_in_it(tmp_path):
+    again, tiny = rectangle((0, 0, 80, 57), *SHAPE), rectangle((60, 5, 62, 7), *SHAPE)
+    instances = load_masks(tmp_path, again, WALL, tiny).views[0].instances
+    np.testing.assert_array_equal(instances, WALL)
+
+
 def test_a_smaller_mask_that_overlaps_a_larger_lies_on_top(tmp_path):
     before = rectangle((30, 20, 50, 40), *SHAPE)
     instances = load_masks(tmp_path, before, BOX).views[0].instances
@@ -177,6 +183,24 @@ def test_run_lengths_are_those_of_pycocotools():
         runs = run_lengths(coco.encode(np.asfortranarray(mask))["counts"].decode())
         inside = np.repeat(np.arange(runs.size) % 2, runs)
         np.testing.assert_array_equal(inside.reshape(53, 37).T, mask)
+
+
+def packed(number):
+    """A number as compressed COCO masks write it."""
+    text = ""
+    while True:
+        group, number = number & 31, number >> 5
+        last = number == (-1 if group & 16 else 0)
+        text += chr(48 + group + (0 if last else 32))
+        if last:
+            return text
+
+
+def test_run_lengths_below_zero_are_garbled():
+    counts = "".join(map(packed, (10, -5, SHAPE[0] * SHAPE[1] - 5)))
+    assert run_lengths(counts).tolist() == [10, -5, 4795]
+    with pytest.raises(DropItem, match="do not add up"):
+        choose_masks([{"segmentation": {"size": SHAPE, "counts": counts}}], SHAPE, "x")
 
 
 def test_no_garbled_mask_hangs_or_crashes():
