@@ -52,7 +52,7 @@ class Projection:
             for purpose, usage in shown.items()
         ]
         cost = "pass --token-price INPUT,OUTPUT to see the cost" if self.usd is None else f"about ${self.usd:,.2f}"
-        return [f"chat model {self.model}, at most (no call was made):", *rows, f"{'cost':>9}: {cost}"]
+        return [f"chat model {self.model} is asked at most:", *rows, f"{'cost':>9}: {cost}"]
 
 
 def cost_usd(usage: Usage, prices: tuple[float, float] | None) -> float | None:
@@ -106,7 +106,7 @@ def _requests(
         for view in views:
             yield "captions", _caption_request([view]), 1
     if "multi_view" in configs and len(views) > 1:
-        yield "captions", _caption_request(views), 1
+        yield "captions", _caption_request(views[: GROUP_SIZES[-1]]), 1
     if "multi_view_vqa" in configs and len(views) > 1:
         if by_distance:  # at most half as many pairs as views, of the sizes that the paper mixes
             pairs, total = len(views) // 2, sum(GROUP_SHARES)

@@ -12,7 +12,6 @@ from typing import Any
 from dataset_builders.facts import RecordFacts, Row
 from dataset_builders.filters import check_overlap
 from dataset_builders.objects import measure_objects
-from dataset_builders.pairing import view_groups as view_groups
 from dataset_builders.phrasings import PREAMBLE, RELATIONS, counted, listed, sentences
 from dataset_builders.pointing import object_rows
 from dataset_builders.scene import DropItem, Scene

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dataset_builders import multi_view_vqa
-from dataset_builders.multi_view_vqa import build_caption, build_record, view_groups
+from dataset_builders.multi_view_vqa import build_caption, build_record
+from dataset_builders.pairing import view_groups
 from dataset_builders.scene import DropItem, SceneObject
 from dataset_builders.schema import message_text, validate
 from dataset_builders.sources import SourceOptions
@@ -306,17 +307,6 @@ def test_blank_views_give_too_few_questions(scenes):
     with pytest.raises(DropItem) as error:
         build_record(replace(scenes[0], views=views), seed=0)
     assert error.value.reason == "too_few_questions"
-
-
-def test_view_groups(scenes):
-    view = scenes[0].views[0]
-    sizes = {
-        count: [len(group.views) for group in view_groups(replace(scenes[0], views=(view,) * count))]
-        for count in (1, 2, 3, 4, 8)
-    }
-    assert sizes == {1: [], 2: [2], 3: [2], 4: [2, 2, 4], 8: [2, 2, 2, 2, 4, 4, 8]}
-    names = [group.id for group in view_groups(replace(scenes[0], views=(view,) * 8))]
-    assert len(set(names)) == len(names)
 
 
 def test_four_views():
