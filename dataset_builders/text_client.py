@@ -1,8 +1,8 @@
 """Asks chat models: GPT-4o, a provider of the Hub, vLLM, `transformers serve` or whatever speaks the same protocol.
 
-    spatialboost build ... --chat-model gpt-4o --chat-url https://api.openai.com/v1      # key: OPENAI_API_KEY
-    spatialboost build ... --chat-model Qwen/Qwen3-VL-8B-Instruct                             # the Hub, key: HF_TOKEN
-    vllm serve Qwen/Qwen3-VL-8B-Instruct &                                                    # no key
+    spatialboost build ... --chat-model gpt-4o --chat-url https://api.openai.com/v1  # key: OPENAI_API_KEY
+    spatialboost build ... --chat-model Qwen/Qwen3-VL-8B-Instruct  # the Hub, key: HF_TOKEN
+    vllm serve Qwen/Qwen3-VL-8B-Instruct &  # no key
     spatialboost build ... --chat-model Qwen/Qwen3-VL-8B-Instruct --chat-url http://localhost:8000/v1
 
 Every answer is cached by content (`answer_cache`), paid from a shared budget (`budget`), checked, and asked for once
@@ -106,8 +106,7 @@ class ChatClient:
             raise InputError(f"HF_HUB_OFFLINE is set and forbids to ask {place}; unset it for this command.") from None
         except (HTTPError, OSError) as error:
             raise InputError(
-                f"--chat-url {place} cannot be reached ({type(error).__name__}); start the server or mend the "
-                "address."
+                f"--chat-url {place} cannot be reached ({type(error).__name__}); start the server or mend the address."
             ) from None
         plain = photograph(np.full((32, 32, 3), 128, dtype=np.uint8))
         try:
