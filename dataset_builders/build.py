@@ -80,7 +80,9 @@ def _add_models(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--reconstructor", help="poses: VGGT, 'keypoints:ID' or 'keypoints:sift'")
     group.add_argument("--pair-distance", help="LPIPS that pairs of views are chosen by: alex, vgg, squeeze[:FOLDER]")
     group.add_argument("--vocabulary", help="names that the detector looks for, comma-separated, or a file of lines")
-    group.add_argument("--dtype", default="auto", choices=["auto", "float32", "float16", "bfloat16"])
+    group.add_argument(
+        "--dtype", default="auto", choices=["auto", "float32", "float16", "bfloat16"], help="of weights"
+    )
 
 
 def _add_chat(group: argparse._ArgumentGroup) -> None:

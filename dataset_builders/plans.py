@@ -56,7 +56,8 @@ class BuildPlan:
             perception=replace(self.perception, device="auto", batch_size=1, keep_models=False),
             chat=None,
         )
-        chat = self.chat and (self.chat.model, self.chat.seed, self.chat.temperature, self.chat.max_answer_tokens)
+        asked = ("model", "seed", "temperature", "max_answer_tokens", "max_requests", "max_tokens")
+        chat = self.chat and [getattr(self.chat, name) for name in asked]
         facts = asdict(here) | {"chat": chat, "generator_version": GENERATOR_VERSION}
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -17,3 +17,7 @@ def evaluate(argv):
 
 def train(argv):
     return spatialboost_cli.main(["train", *argv])
+
+
+def inspect(argv):
+    return spatialboost_cli.main(["inspect", *argv])
