@@ -23,7 +23,7 @@ NAMES = ("mug", "box", "lamp", "toaster", "vase")
 CELLS = [(x, y) for y in (1.1, 1.6, 2.2) for x in (-0.45, 0.0, 0.45)]
 SMALL = {"width": 128, "height": 96, "focal": 105.0}
 quick = settings(
-    max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -122,7 +122,9 @@ def test_scaling_scales_every_length_and_changes_no_relation(scene, factor, seed
     for row in before.objects.values():
         if not row["is_support"]:
             other = after.objects[row["id"]]
-            assert np.array(other["dimensions"]) == pytest.approx(factor * np.array(row["dimensions"]), rel=1e-3)
+            assert np.array(other["dimensions"]) == pytest.approx(
+                factor * np.array(row["dimensions"]), rel=1e-3, abs=1e-5
+            )
             assert other["depth_m"] == pytest.approx(factor * row["depth_m"], abs=0.001 * (1 + factor))
             assert (other["usable"], other["occluded"]) == (row["usable"], row["occluded"])
 
@@ -136,10 +138,17 @@ def test_scaling_scales_every_answer(scene, factor, seed):
         return
     for one, other in zip(*(record["turns"] for record in records)):
         assert (one["kind"], one["object_ids"]) == (other["kind"], other["object_ids"])
+        if not same_points(one, other):  # shown depths are rounded, so a pair on the margin may give way to another
+            continue
         if one["unit"]:
-            assert other["value"] == pytest.approx(factor * one["value"], rel=0.01, abs=0.003)
+            assert other["value"] == pytest.approx(factor * one["value"], rel=0.01, abs=0.001 * (1 + factor))
         elif one["kind"] != "point_position" and one["level"] != "caption":
             assert one["answer"] == other["answer"]
+
+
+def same_points(one, other):
+    places = [[(point["x"], point["y"]) for point in turn["points"]] for turn in (one, other)]
+    return places[0] == places[1]
 
 
 @quick
