@@ -12,6 +12,7 @@ import torch
 import transformers
 from huggingface_hub import errors
 
+from benchmarks import perception as benchmark
 from dataset_builders.perception import MODELS, Models, PerceptionOptions, loading, open_model
 from dataset_builders.perception.loading import batches, choose_device, choose_dtype
 from dataset_builders.perception.vocabulary import VOCABULARY
@@ -231,3 +232,10 @@ def test_stubs_depend_on_the_image_alone(images):
 def test_the_checkpoints_hold_the_real_processors(tiny):
     config = json.loads(Path(tiny("owlv2"), "processor_config.json").read_text())
     assert config["processor_class"] == "Owlv2Processor"
+
+
+def test_the_benchmark_runs_on_a_cpu(capsys):
+    assert benchmark.main(["--smallest", "--images", "2", "--batch-sizes", "2", "--device", "cpu"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| Depth Pro |")]
+    assert len(lines) == 1
+    assert float(lines[0].split("|")[4]) > 0
