@@ -8,11 +8,8 @@ of image 2" where there are several cameras, `{phrase}` and `{opposite}` of a re
 decides, `{cited}` sentences that recall earlier turns, `{value}` the answer as a number.
 """
 
-from dataset_builders.grammar import COUNT_WORDS as COUNT_WORDS
 from dataset_builders.grammar import counted as counted
-from dataset_builders.grammar import is_plural as is_plural
 from dataset_builders.grammar import listed as listed
-from dataset_builders.grammar import pluralise as pluralise
 from dataset_builders.grammar import sentences as sentences
 
 PREAMBLE = (

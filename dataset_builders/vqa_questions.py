@@ -144,7 +144,8 @@ def nearer_in(ground: Ground) -> Question | None:
     if thing is None:
         return None
     closer = ground.rng.choice(["closer to", "farther from"])
-    view = nearer[thing.id] if closer == "closer to" else first + second - (nearer[thing.id] or 0)
+    nearest = nearer[thing.id] or 0
+    view = nearest if closer == "closer to" else first + second - nearest
     pair = f"image {first + 1} or image {second + 1}"
     text = ground.ask("nearer_in", pair=pair, closer=closer, **thing.slots)
     reply = ground.reply("nearer_in", image=f"image {view + 1}", closer=closer, **thing.slots)

@@ -29,7 +29,8 @@ SLOTS = {
 }  # fmt: skip
 VQA_SLOTS = {
     "at", "there", "the", "noun", "one", "is", "does", "be", "image", "first", "second", "pair", "everywhere",
-    "elsewhere", "things", "colour", "answer", "show", "count", "found", "side", "closer", "yes", "fact", "letter", "right",
+    "elsewhere", "things", "colour", "answer", "show", "count", "found", "side", "closer",
+    "yes", "fact", "letter", "right",
 }  # fmt: skip
 ENTITIES = {"p", "q", "a", "b", "at", "there", "noun", "one", "things", "colour"}  # all wordings speak of the same
 REQUESTS = r"(give|describe|tell|name|find|point|locate|estimate|sum|summarise|write|list|please|count|compare) "
