@@ -18,8 +18,8 @@ MIN_INLIERS = 12
 MIN_INLIER_SHARE = 0.25
 BEARING_NOISE = 0.002  # standard deviation of a matched direction: one pixel at a focal length of 500
 DEPTH_NOISE = 0.01  # relative standard deviation of a depth, the view's common factor aside
-FAR_RESIDUAL = 3.0  # standard deviations, beyond which a match soon stops to count
-ROUNDS = 30  # of the refinement, at most
+FAR_RESIDUALS = (30.0, 10.0, 3.0)  # in standard deviations, beyond which a match soon stops to count; wide first
+ROUNDS = 20  # of the refinement with each of them, at most
 Side = tuple[int, int, Array, Array]  # two cameras, points (N, 3) that the first sees, the same (N, 3) in the second
 
 
@@ -195,34 +195,41 @@ def refine_poses(poses: Sequence[Array | None], links: Sequence[Link], *, scaled
         if link.first in place and link.second in place:
             sides.append((place[link.first], place[link.second], link.first_points, link.second_points))
             sides.append((place[link.second], place[link.first], link.second_points, link.first_points))
-    damping, cost = 1e-3, _cost(world, sides)
-    for _ in range(ROUNDS if sides else 0):
-        motions = _motions(world, sides, damping, 7 if scaled else 6)
-        tried = [_moved(pose, motion) for pose, motion in zip(world, motions)]
-        tried_cost = _cost(tried, sides)
-        if tried_cost > cost:
-            damping *= 10
-            continue
-        settled = cost - tried_cost <= 1e-9 * cost
-        world, cost, damping = tried, tried_cost, damping / 10
-        if settled:
-            break
+    for far in FAR_RESIDUALS if sides else ():
+        world = _descend(world, sides, far, 7 if scaled else 6)
     return [world[place[view]] if view in place else None for view in range(len(poses))]
 
 
-def _cost(world: Sequence[Array], sides: Sequence[Side]) -> float:
+def _descend(world: list[Array], sides: Sequence[Side], far: float, freedom: int) -> list[Array]:
+    """The cameras after steps downhill; a step that would lead uphill is shortened."""
+    damping, cost = 1e-3, _cost(world, sides, far)
+    for _ in range(ROUNDS):
+        motions = _motions(world, sides, far, damping, freedom)
+        tried = [_moved(pose, motion) for pose, motion in zip(world, motions)]
+        tried_cost = _cost(tried, sides, far)
+        if tried_cost > cost:
+            damping *= 10
+            continue
+        settled = cost - tried_cost <= 1e-6 * cost
+        world, cost, damping = tried, tried_cost, damping / 10
+        if settled:
+            break
+    return world
+
+
+def _cost(world: Sequence[Array], sides: Sequence[Side], far: float) -> float:
     squares = (np.square(_residuals(world, side)[0]).sum(axis=1) for side in sides)
-    return float(sum((one / (1 + one / FAR_RESIDUAL**2)).sum() for one in squares))
+    return float(sum((one / (1 + one / far**2)).sum() for one in squares))
 
 
-def _motions(world: Sequence[Array], sides: Sequence[Side], damping: float, freedom: int) -> Array:
+def _motions(world: Sequence[Array], sides: Sequence[Side], far: float, damping: float, freedom: int) -> Array:
     """The motion (V, 7) of every camera but the first that one damped step proposes."""
     count = len(world)
     hessian, gradient = np.zeros((count, freedom, count, freedom)), np.zeros((count, freedom))
     for side in sides:
         residuals, slopes = _residuals(world, side)
         slopes = slopes[:, :, :freedom]
-        weighted = slopes * (1 + (residuals**2).sum(axis=1) / FAR_RESIDUAL**2)[:, None, None] ** -2.0
+        weighted = slopes * (1 + (residuals**2).sum(axis=1) / far**2)[:, None, None] ** -2.0
         block, slope = np.einsum("nri,nrj->ij", weighted, slopes), np.einsum("nri,nr->i", weighted, residuals)
         for one, other, sign in ((side[0], side[1], 1.0), (side[1], side[0], -1.0)):
             gradient[one] += sign * slope

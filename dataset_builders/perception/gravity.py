@@ -19,7 +19,6 @@ BACKGROUND_WORDS = "wall ceiling sky cloud water sea ocean background roof facad
 LEVEL_SUPPORTS = frozenset(LEVEL_WORDS.split())
 BACKGROUND = frozenset(BACKGROUND_WORDS.split())
 MAX_POINTS = 20_000  # of a support that a plane is fitted to
-MAX_ROLL_SINE = 0.5  # a camera is not tilted sideways by more than 30 degrees
 MIN_UPRIGHT = 0.5  # cosine between up and the camera's own up; steeper, a top cannot be told from a front
 AGREEMENT_COSINE = float(np.cos(np.deg2rad(10.0)))  # two estimates nearer than this agree
 MIN_VIEWS = 3  # with two cameras, any roll fits
@@ -84,10 +83,9 @@ def _up_in_view(view: View, object_id: int) -> Array | None:
     assert view.instances is not None
     v, u = thin(np.argwhere((view.instances == object_id) & valid_depth(view.depth_m)), MAX_POINTS).T
     up = up_from_support(view_points(view, u, v), view.camera_to_world[:3, 3])
-    if up is None:
+    if up is None or -up @ view.camera_to_world[:3, 1] < MIN_UPRIGHT:  # it is the side of the thing
         return None
-    roll_sine, upright = abs(up @ view.camera_to_world[:3, 0]), -up @ view.camera_to_world[:3, 1]
-    return up if roll_sine < MAX_ROLL_SINE and upright > MIN_UPRIGHT else None  # else it is the side of the thing
+    return up
 
 
 def up_from_cameras(camera_to_world: Sequence[Array]) -> Array | None:

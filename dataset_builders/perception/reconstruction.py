@@ -105,7 +105,7 @@ def link_views(views: Sequence[View], pair: tuple[int, int], matches: Array, *, 
         row, column = np.clip(np.rint(v), 0, height - 1).astype(int), np.clip(np.rint(u), 0, width - 1).astype(int)
         depth = view.depth_m[row, column].astype(np.float64)
         sides.append(unproject(u, v, depth, view.intrinsics))
-        valid &= valid_depth(depth) & np.isfinite(sides[-1]).all(axis=1)
+        valid &= valid_depth(depth)
     first, second = (points[valid] for points in sides)
     fit = align_points(second, first, TOLERANCE * (first[:, 2] + second[:, 2]) / 2, scaled=scaled)
     if fit is None:

@@ -74,7 +74,7 @@ def apply_reconstruction(scene: Scene, reconstruction: Reconstruction) -> Scene:
     before = [scene.views[index] for index in poses]
     if scene.metric and all(view.has_depth for view in before):
         measured = [DepthEstimate(view.depth_m, None) for view in before]
-        return to_metres(posed, measured, scene.depth_noise, scene.scale_source)
+        return to_metres(posed, measured, noise, scene.scale_source)
     return replace(posed, scale_source="poses")
 
 

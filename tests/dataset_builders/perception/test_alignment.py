@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from dataset_builders.geometry import invert_pose, is_rigid, transform
-from dataset_builders.perception.alignment import Link, align_points, chain_poses, fit_pose, refine_poses, scale_of
+from dataset_builders.perception.alignment import (
+    Link,
+    _cost,
+    _descend,
+    align_points,
+    chain_poses,
+    fit_pose,
+    refine_poses,
+    scale_of,
+)
 from tests.dataset_builders.scenes_for_tests import camera_pose
 
 POSE = camera_pose((0.4, -0.2, 1.1), yaw=25, pitch=10, roll=5)
@@ -86,6 +95,20 @@ def test_few_points_or_a_line_are_no_alignment():
     assert align_points(spot, spot, np.full(60, 0.03), scaled=False) is None
 
 
+def test_exact_points_count_more_than_loose_ones():
+    points, tolerance = cloud(), np.where(np.arange(120) < 60, 0.01, 0.3)
+    target = transform(points, POSE)
+    target[60:] += np.random.default_rng(4).uniform(0, 0.15, (60, 3))  # all to one side
+    fit = align_points(points, target, tolerance, scaled=False)
+    assert np.abs(transform(points, fit.pose) - target)[:60].max() < 5e-3
+
+
+def test_a_line_with_a_point_beside_it_is_no_alignment():
+    line = np.linspace(0, 1, 60)[:, None] * (1.0, 0.5, 2.0)
+    line = np.concatenate([line, [[0.5, 0.45, 1.0]]])
+    assert align_points(line, line, np.full(61, 0.03), scaled=False) is None
+
+
 def test_another_scale_is_no_rigid_alignment():
     points = cloud()
     assert align_points(points, 1.3 * points, np.full(120, 0.03), scaled=False) is None
@@ -158,5 +181,21 @@ def test_refinement_survives_wrong_matches():
     links = [link(0, 1, CAMERAS, count=60, seed=1), link(1, 2, CAMERAS, count=60, seed=2)]
     for one in links:
         one.second_points[:12] = cloud(12, seed=7)
-    refined = refine_poses([invert_pose(CAMERAS[0]) @ pose for pose in CAMERAS[:3]], links, scaled=False)
+    start = [invert_pose(CAMERAS[0]) @ pose for pose in CAMERAS[:3]]
+    for pose in start[1:]:
+        pose[:3, 3] += (0.1, -0.05, 0.08)
+    refined = refine_poses(start, links, scaled=False)
     assert worst_offset_m(refined) < 1e-3
+
+
+def test_no_step_leads_uphill():
+    """From starts that are far off, where undamped steps overshoot."""
+    one = link(0, 1, CAMERAS, count=40, noise=0.01)
+    sides = [(0, 1, one.first_points, one.second_points), (1, 0, one.second_points, one.first_points)]
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        start = [
+            np.eye(4),
+            camera_pose(random.normal(0, 0.5, 3), *random.normal(0, 25, 3)) @ np.linalg.inv(camera_pose()),
+        ]
+        assert _cost(_descend(start, sides, 3.0, 6), sides, 3.0) <= _cost(start, sides, 3.0)

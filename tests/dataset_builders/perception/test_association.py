@@ -135,6 +135,19 @@ def test_no_regions_are_no_objects():
     assert found == () and not any(one.any() for one in instances)
 
 
+def test_a_chain_of_links_does_not_join_two_regions_of_one_view():
+    """Three equal views of a table: its two halves, its left 70 %, its right 70 %, which overlap by most of either."""
+    scene = scene_of(BREAKFAST[:1], [TWO_POSES[0]] * 3)
+    mask = scene.views[0].instances == 1
+    left, middle, right = np.quantile(np.nonzero(mask)[1], [0.3, 0.5, 0.7])
+    column = np.broadcast_to(np.arange(mask.shape[1]), mask.shape)
+    parts = [[column < middle, column >= middle], [column < right], [column >= left]]
+    regions = [[Region(mask & part, 1.0) for part in found] for found in parts]
+    instances, found = associate(scene.views, regions, [["a", "b"], ["a"], ["b"]])
+    assert [one.name for one in found] == ["a", "b"]
+    assert set(np.unique(instances[0])) == {0, 1, 2}
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_order_of_regions_changes_numbers_only(seed):
     scene = scene_of(BREAKFAST, TWO_POSES)

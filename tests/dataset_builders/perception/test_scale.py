@@ -164,8 +164,9 @@ def test_a_reconstruction_in_its_own_unit_is_not_in_metres(truth):
 
 
 def test_sensor_depth_sets_the_scale_of_a_reconstruction(truth):
-    found = apply_reconstruction(unposed(truth), reconstruction_of(truth, unit=0.4, own_depth=True, lost=[1]))
-    assert found.metric and found.scale_source == "sensor" and len(found.views) == 3
+    reconstruction = reconstruction_of(truth, unit=0.4, own_depth=True, lost=[1], error=0.03)
+    found = apply_reconstruction(unposed(truth), reconstruction)
+    assert found.metric and found.scale_source == "sensor" and len(found.views) == 3 and found.depth_noise == 0.03
     expected = invert_pose(truth.views[0].camera_to_world) @ truth.views[3].camera_to_world
     assert np.allclose(found.views[2].camera_to_world, expected, atol=1e-4)
     assert np.allclose(found.views[2].depth_m, truth.views[3].depth_m, rtol=1e-4)
