@@ -77,7 +77,7 @@ def summarise(plan: BuildPlan, reports: Iterable[ShardReport]) -> BuildSummary:
             answers.update(one["answers"])
             captions.update(one["captions"])
             kept_items += 1
-        content.update("".join(file["sha256"] for file in report.files).encode())
+        content.update("".join(file["digest"] for file in report.files).encode())
         drops.update((drop["config"], drop["reason"]) for drop in report.drops)
         examples = report.example | examples
     if duplicates:

@@ -87,7 +87,7 @@ class ShardReport:
 
     Attributes:
         shard: its number.
-        files: one per configuration and split that got records: config, split, sha256, and rows and stored bytes of
+        files: one per configuration and split that got records: config, split, digest, and rows and stored bytes of
             each row group.
         items: one per item that gave records, in order: item, split, rows per configuration, source as "source |
             licence | scale source", hashes of its views, answers counted as "configuration | kind | answer", and

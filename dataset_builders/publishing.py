@@ -10,13 +10,17 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from dataset_builders.card import dataset_card, file_name, report_json, summarise
 from dataset_builders.configs import CONFIGS
 from dataset_builders.plans import BuildPlan, ShardReport, appearing, full_disk_told
+from dataset_builders.shards import write_tables
+
+if TYPE_CHECKING:
+    import pyarrow
 
 REPORT_NAME = "build_report.json"
 CLASSES_NAME = "classes.json"
@@ -149,19 +153,17 @@ def _write_pieces(plan: BuildPlan, config: str, split: str, pieces: list[Piece])
 
 
 def _merge(piece: Piece, config: str, target: Path, partial_dir: Path) -> None:
-    """Copy row group by row group, with the writer options of `datasets` (page index, features in the metadata)."""
-    import pyarrow.parquet
-    from datasets.arrow_writer import ParquetWriter
+    """Copy row group by row group."""
+    with appearing(target, partial_dir) as partial:
+        write_tables(map(_read, piece.groups), CONFIGS[config].columns(), partial)
 
-    with appearing(target, partial_dir) as partial, partial.open("wb") as stream:
-        writer = ParquetWriter(stream=stream, features=CONFIGS[config].columns())
-        for group in piece.groups:
-            with pyarrow.parquet.ParquetFile(group.staged) as staged:
-                table = staged.read_row_group(group.number)
-            if not all(group.kept):
-                table = table.filter(list(group.kept))
-            writer.write_table(table, writer_batch_size=table.num_rows)
-        writer.finalize(close_stream=False)
+
+def _read(group: RowGroup) -> "pyarrow.Table":
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(group.staged) as staged:
+        table = staged.read_row_group(group.number)
+    return table if all(group.kept) else table.filter(list(group.kept))
 
 
 def _write(plan: BuildPlan, name: str, text: str) -> None:

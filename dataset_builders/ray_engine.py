@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
-from dataset_builders.perception import MODELS, PerceptionOptions, open_model
+from dataset_builders.perception import MODELS, Models, PerceptionOptions, open_model
 from dataset_builders.plans import BuildPlan
 from dataset_builders.scene import DropItem, InputError
 from dataset_builders.shards import Tools, build_shard, open_chat
@@ -93,7 +93,8 @@ def _build_in_task(plan: BuildPlan, shard: int, models: "RemoteModels") -> int:
     from datasets import disable_progress_bars
 
     disable_progress_bars()
-    return build_shard(plan, shard, Tools(replace(models, shard=shard), open_chat(plan))).shard
+    here = cast(Models, replace(models, shard=shard))  # same methods
+    return build_shard(plan, shard, Tools(here, open_chat(plan))).shard
 
 
 def _cause(error: Exception) -> Exception:

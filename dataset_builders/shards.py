@@ -7,7 +7,7 @@ and ends with its marker, so that a shard with a marker is whole and a build tha
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +32,9 @@ from dataset_builders.sources import Source, open_source
 from dataset_builders.tallies import should_be_balanced
 
 if TYPE_CHECKING:
+    import pyarrow
+    from datasets import Features
+
     from dataset_builders.text_client import ChatClient
 
 Rows = dict[tuple[str, str], list[Record]]  # by configuration and split
@@ -213,18 +216,41 @@ def _item_report(plan: BuildPlan, item: str, scene: Scene, records: list[tuple[s
 
 
 def _write_parquet(rows: list[Record], config: str, path: Path) -> dict[str, Any]:
-    """Write a Parquet file that appears by rename; returns its hash and what its row groups hold."""
-    import pyarrow.parquet
-    from datasets import Dataset
+    """Write a Parquet file that appears by rename; returns a hash of it and what its row groups hold.
 
+    The row groups are as large as `datasets` makes them for the viewer and for streaming.
+    """
+    import pyarrow
+    import xxhash
+    from datasets.arrow_writer import get_writer_batch_size_from_data_size
+
+    columns = CONFIGS[config].columns()
+    table = pyarrow.Table.from_pylist(rows, schema=columns.arrow_schema)
+    size = get_writer_batch_size_from_data_size(table.num_rows, table.nbytes)
     with appearing(path) as partial:
-        Dataset.from_list(rows, features=CONFIGS[config].columns()).to_parquet(str(partial))
-        metadata = pyarrow.parquet.read_metadata(partial)
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        groups = write_tables(
+            (table[start : start + size] for start in range(0, table.num_rows, size)), columns, partial
+        )
         with partial.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"sha256": digest, "row_groups": [[group.num_rows, _stored_bytes(group)] for group in groups]}
+            digest = hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
+    return {"digest": digest, "row_groups": groups}
 
 
-def _stored_bytes(row_group: Any) -> int:
-    return sum(row_group.column(column).total_compressed_size for column in range(row_group.num_columns))
+def write_tables(tables: "Iterable[pyarrow.Table]", columns: "Features", path: Path) -> list[list[int]]:
+    """Write tables as row groups, with the options of `datasets` (page index, features in the metadata).
+
+    Returns:
+        Rows and stored bytes of each row group.
+    """
+    from datasets.arrow_writer import ParquetWriter
+    from pyarrow.parquet import read_metadata
+
+    with path.open("wb") as stream:
+        writer = ParquetWriter(stream=stream, features=columns)
+        for table in tables:
+            writer.write_table(table, writer_batch_size=table.num_rows)
+        writer.finalize(close_stream=False)
+    metadata = read_metadata(path)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return [[group.num_rows, sum(group.column(one).total_compressed_size for one in range(group.num_columns))]
+            for group in groups]  # fmt: skip
