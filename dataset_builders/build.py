@@ -22,6 +22,7 @@ from dataset_builders.sources import SOURCES, open_source
 if TYPE_CHECKING:
     from dataset_builders.plans import BuildPlan
 
+DTYPES = ("auto", "float32", "float16", "bfloat16")  # auto: bfloat16 on a GPU, float32 on a CPU
 # arguments that do not change the data
 NOT_IN_COMMAND = (
     "config", "output", "workers", "min_kept", "engine", "ray_address", "device", "batch_size", "keep_models",

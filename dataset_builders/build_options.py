@@ -188,7 +188,7 @@ def plan_of(
         configs=tuple(name for name in CONFIGS if name in wanted),
         items=items,
         shard_size=arguments.shard_size,
-        input_fingerprint="" if options.input_dir is None else _listing_hash(options.input_dir),
+        input_fingerprint=_input_fingerprint(options),
         output_dir=arguments.output.resolve(),
         perception=perception_options(arguments),
         chat=chat,
@@ -213,6 +213,12 @@ def project_chat(plan: "BuildPlan", source: Source) -> list[str]:
     return estimate(
         scenes, len(plan.items), plan.configs, plan.chat, by_distance=by_distance, regions_per_view=regions
     ).lines()
+
+
+def _input_fingerprint(options: SourceOptions) -> str:
+    """What tells changed input from the same input, where it lies in files here."""
+    local = options.input_dir or Path(options.dataset or "")
+    return _listing_hash(local) if options.input_dir or (options.dataset and local.is_dir()) else ""
 
 
 def _listing_hash(path: Path) -> str:

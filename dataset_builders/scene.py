@@ -15,9 +15,9 @@ class DropItem(Exception):
 
     def __init__(self, reason: str, detail: str) -> None:
         """Keep the countable `reason` (snake_case) apart from the human-readable `detail`."""
-        super().__init__(f"{reason}: {detail}")
         self.reason = reason
-        self.detail = detail
+        self.detail = detail.encode("utf-8", "backslashreplace").decode()  # file names may hold any bytes
+        super().__init__(f"{reason}: {self.detail}")
 
 
 @dataclass(frozen=True)
