@@ -11,8 +11,9 @@ from typing import Any
 
 from dataset_builders.facts import RecordFacts, Row
 from dataset_builders.filters import check_overlap
+from dataset_builders.grammar import counted, listed, sentences
 from dataset_builders.objects import measure_objects
-from dataset_builders.phrasings import PREAMBLE, RELATIONS, counted, listed, sentences
+from dataset_builders.phrasings import PREAMBLE, RELATIONS
 from dataset_builders.pointing import object_rows
 from dataset_builders.scene import DropItem, Scene
 from dataset_builders.schema import message, opening_parts
@@ -28,6 +29,16 @@ DESCRIBE = (
     "Describe the image concisely.",
     "What does the image show?",
     "Give a short description of the image.",
+    "Write a caption for this image.",
+    "What can be seen in the picture?",
+)
+INVENTORIES = (
+    "the image shows {things}.",
+    "in this image we see {things}.",
+    "this is a picture of {things}.",
+    "shown here: {things}.",
+    "one can see {things}.",
+    "the picture holds {things}.",
 )
 CAPTION_RELATIONS = ("left_right", "front_behind", "above_below")
 ABOUT_SPOTS = (same_spot, matching_point)
@@ -123,9 +134,7 @@ def _inventory(rows: list[Row], rng: random.Random) -> str:
     """A sentence that lists the objects in view, from left to right."""
     names = [row["name"].lower() for row in sorted(rows, key=lambda row: row["x"])]
     things = listed([counted(name, names.count(name)) for name in dict.fromkeys(names)])
-    return rng.choice(
-        [f"the image shows {things}.", f"in this image we see {things}.", f"this is a picture of {things}."]
-    )
+    return rng.choice(INVENTORIES).format(things=things)
 
 
 def _relations(facts: RecordFacts, rows: list[Row], rng: random.Random) -> Iterator[str]:

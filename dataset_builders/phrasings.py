@@ -8,10 +8,6 @@ of image 2" where there are several cameras, `{phrase}` and `{opposite}` of a re
 decides, `{cited}` sentences that recall earlier turns, `{value}` the answer as a number.
 """
 
-from dataset_builders.grammar import counted as counted
-from dataset_builders.grammar import listed as listed
-from dataset_builders.grammar import sentences as sentences
-
 PREAMBLE = (
     "Image coordinates are written (x, y), from (0, 0) in the top left corner to (1, 1) in the bottom right corner. "
     "Depth is measured along the viewing direction of the camera."

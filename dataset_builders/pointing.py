@@ -115,7 +115,7 @@ def _measures(scene: Scene, one: MeasuredObject) -> Row:
         "visible_in": sorted(sighting.view for sighting in one.sightings if sighting.clear),
         "depth_m": to_millimetre(best.depth_m),
         "pixel_count": best.pixel_count,
-        "mask": mask_text(scene.views[best.view].instances == one.item.id),
+        "mask": mask_text(scene.views[best.view].mask_of(one.item.id)),
         "centre": rounded(box.centre),
         "size": rounded(high - low),
         "dimensions": rounded(box.dimensions),

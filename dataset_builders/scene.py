@@ -67,6 +67,12 @@ class View:
         """Whether any pixel has a reading."""
         return bool((self.depth_m > 0).any())
 
+    def mask_of(self, object_id: int) -> np.ndarray:
+        """Where an object is to be seen, bool, (H, W); nowhere if the view has no masks."""
+        if self.instances is None:
+            return np.zeros(self.depth_m.shape, dtype=bool)
+        return np.asarray(self.instances == object_id)
+
 
 @dataclass(frozen=True)
 class SceneObject:

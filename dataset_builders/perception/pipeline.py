@@ -216,10 +216,10 @@ def _name_given_masks(block: _Block, models: Models, chat: "ChatClient | None") 
     wanted: list[tuple[str, int, Array, tuple[float, float, float, float]]] = []
     for item in items:
         for one in block.scenes[item].objects:
-            sizes = [int((view.instances == one.id).sum()) for view in block.scenes[item].views]
+            sizes = [int(view.mask_of(one.id).sum()) for view in block.scenes[item].views]
             if not one.name and max(sizes):
                 view = block.scenes[item].views[int(np.argmax(sizes))]
-                wanted.append((item, one.id, view.image, _box_of(view.instances == one.id)))
+                wanted.append((item, one.id, view.image, _box_of(view.mask_of(one.id))))
     if not wanted:
         return
     names = _ask_names([image for _, _, image, _ in wanted], [[box] for *_, box in wanted], models, chat)
