@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from transformers.models.sam3.modeling_sam3 import Sam3ImageSegmentationOutput
 
 from dataset_builders.perception import PerceptionOptions, Region, concepts, masks
 from dataset_builders.perception.masks import TransformersSegmenter
@@ -97,6 +98,22 @@ def test_sam3_names_what_words_find(kind, tiny, images, lenient):
         assert {region.name for region in regions} == set(WORDS)
         assert all(region.mask.shape == image.shape[:2] for region in regions)
         assert [region.score for region in regions] == sorted((region.score for region in regions), reverse=True)
+
+
+def test_sam3_takes_the_sure_instance_that_fills_the_box(tiny):
+    """Of three instances the first lies elsewhere, the second is doubtful, the third is meant."""
+    corners = [[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 1.0, 1.0], [0.5, 0.5, 1.0, 0.9]]
+    outputs = Sam3ImageSegmentationOutput(
+        pred_boxes=torch.tensor([corners]),
+        pred_logits=torch.tensor([[5.0, -3.0, 4.0]]),
+        presence_logits=torch.tensor([[9.0]]),
+        pred_masks=torch.arange(3.0).reshape(1, 3, 1, 1).expand(1, 3, 4, 4).clone(),
+    )
+    best = load(tiny("sam3"))._segmenter._best_in_boxes(outputs, [(20, 10, 40, 20)], [(20, 40)])
+    assert best["pred_masks"].shape == (1, 1, 4, 4)
+    assert best["pred_masks"].unique().tolist() == [2.0]
+    assert best["pred_boxes"].flatten().tolist() == pytest.approx(corners[2])
+    assert best["pred_logits"].tolist() == [[4.0]]
 
 
 def square(top, left, side, score=0.9, name=None, shape=(100, 100)):
