@@ -25,7 +25,7 @@ def tidy(regions: Sequence[Region], max_regions: int = 24) -> list[Region]:
         regions: of one image, in any order.
         max_regions: the largest so many are kept.
     """
-    large_enough = [one for one in regions if one.mask.mean() >= MIN_AREA_SHARE]
+    large_enough = [one for one in regions if np.count_nonzero(one.mask) >= MIN_AREA_SHARE * one.mask.size]
     by_score = sorted(large_enough, key=lambda one: -one.score)
     shared = _shared_area(by_score)  # (N, N)
     area = shared.diagonal()
@@ -48,10 +48,10 @@ def paint(regions: Sequence[Region], shape: tuple[int, int]) -> Array:
     would show is left out altogether, and with it the gap that it would have left in what lies under it.
     """
     instances = np.zeros(shape, dtype=np.int32)
-    areas = [int(one.mask.sum()) for one in regions]
+    areas = [np.count_nonzero(one.mask) for one in regions]
     for index in sorted(range(len(regions)), key=areas.__getitem__):  # each next one goes under those before
         visible = regions[index].mask & (instances == 0)
-        if areas[index] and visible.sum() >= MIN_VISIBLE * areas[index]:
+        if areas[index] and np.count_nonzero(visible) >= MIN_VISIBLE * areas[index]:
             instances[visible] = index + 1
     return instances
 
