@@ -19,7 +19,7 @@ from dataset_builders.scene import InputError, Intrinsics, View
 Array = np.ndarray
 Box = tuple[float, float, float, float]
 
-# kind -> how its name may begin -> "module:class"; the longest beginning that fits wins, "" is any id or folder
+# kind -> its name, or how it begins if that ends in ":" -> "module:class"; "" is any other id or folder
 MODELS: dict[str, dict[str, str]] = {
     "depth": {
         "": "dataset_builders.perception.depth:TransformersDepth",
@@ -185,7 +185,8 @@ def open_model(kind: str, options: PerceptionOptions) -> Any:
         InputError: it cannot be found, read or is of no known architecture.
     """
     name = getattr(options, kind)
-    beginning = max((one for one in MODELS[kind] if name.startswith(one)), key=len)
+    beginnings = [one for one in MODELS[kind] if name == one or not one or (one[-1] == ":" and name.startswith(one))]
+    beginning = max(beginnings, key=len)
     module, class_name = MODELS[kind][beginning].split(":")
     return getattr(import_module(module), class_name)(name.removeprefix(beginning), options)
 

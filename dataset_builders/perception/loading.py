@@ -54,6 +54,7 @@ def load(kind: str, name: str, options: PerceptionOptions, architectures: Archit
     """
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # a build has its own, and loads models again and again
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     identifier, revision = split_revision(name)

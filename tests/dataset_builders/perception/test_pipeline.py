@@ -161,3 +161,11 @@ def test_a_kind_that_is_not_used_leaves_its_gap(kind):
     scenes, _ = perceive({"a": photo("a")}, models, None)
     (view,) = scenes["a"].views
     assert view.has_depth is (kind == "depth") and (view.instances is not None) is (kind == "segmenter")
+
+
+def test_only_the_very_name_of_a_stub_is_one():
+    from dataset_builders.perception import open_model
+    from dataset_builders.scene import InputError
+
+    with pytest.raises(InputError, match="'stubborn/depth' cannot be loaded"):
+        open_model("depth", PerceptionOptions(depth="stubborn/depth"))
