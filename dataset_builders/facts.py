@@ -26,6 +26,8 @@ from dataset_builders.scene import Intrinsics
 
 Row = dict[str, Any]
 MEASURABLE_FRACTION = 0.01  # of the depth: shorter sides are not reported, even where depth is exact
+MEASURABLE_PX = 25  # masks are right to a pixel or two: what spans less in the image is not reported
+FORESHORTENED = 0.8  # cosine between a side and the line of sight, beyond which its far end may be out of sight
 
 
 class RecordFacts:
@@ -82,6 +84,8 @@ class RecordFacts:
                 self._placed[name, view] = self.placed(self.objects[name], view)
         pair = (self._placed[first, view], self._placed[second, view])
         gravity = self.up_world is not None
+        if kind == "taller_shorter" and not all(self._is_measurably_tall(self.objects[one]) for one in (first, second)):
+            return 0, 0.0
         return compare(kind, *pair, self.noise, gravity, is_level(self.poses[view], self.up_world))
 
     def closer(self, first: Row, second: Row) -> tuple[int, float]:
@@ -94,11 +98,24 @@ class RecordFacts:
     def dimensions_text(self, row: Row) -> str:
         """The sides of an object's box in words: "24.4 cm by 14.3 cm by 5.9 cm".
 
-        A side too short to be measured from where the camera stands is left out (the longest never is).
+        A side that cannot be measured from where the camera stands is left out (the longest never is): one that is
+        too short for the noise or the resolution, or that leads away from the camera.
         """
+        sides = np.array(row["dimensions"])
+        slant = np.abs(np.array(row["box_rotation"]).reshape(3, 3) @ np.array(row["centre"]))
+        slant /= np.linalg.norm(row["centre"])
+        told = self._measurable(row, sides, slant) & (slant < FORESHORTENED)
+        return " by ".join(format_length(side) for side, good in zip(sides, [True, *told[1:]]) if good)
+
+    def _measurable(self, row: Row, lengths_m: Array, slant: Array) -> Array:
+        """Which lengths, at the depth of an object and at an angle of cosine `slant` to the sight, can be measured."""
         shortest_m = max(NOISE_FACTOR * self.noise, MEASURABLE_FRACTION) * row["depth_m"]
-        longest, *others = row["dimensions"]
-        return " by ".join(format_length(side) for side in (longest, *(one for one in others if one > shortest_m)))
+        span_px = lengths_m * np.sqrt(1 - np.minimum(slant, 1) ** 2) * self.cameras[row["view"]]["fx"] / row["depth_m"]
+        return (lengths_m > shortest_m) & (span_px > MEASURABLE_PX)
+
+    def _is_measurably_tall(self, row: Row) -> bool:
+        slant = abs(row["centre"][1]) / np.linalg.norm(row["centre"])
+        return bool(self._measurable(row, np.array(row["size"][1]), slant))
 
     def centre_distance(self, first: int, second: int) -> float:
         """Distance between the centres of two objects' boxes."""

@@ -18,6 +18,8 @@ MAX_DEPTH_M = 100.0  # farther readings are sky
 NOISE_FACTOR = 3.0  # a difference below this many standard deviations of the depth is undecidable
 LEVEL_SINE = float(np.sin(np.deg2rad(60.0)))  # for a camera that looks down more steeply nothing is "in front"
 STEEP_SINE = float(np.sin(np.deg2rad(35.0)))  # of a thing seen more steeply the height cannot be told
+STRAIGHT_RAD = 0.17  # an outline that leaves its box's direction by less than 10 degrees
+STRAIGHT_SHARE = 0.5  # over this share of its length follows straight sides; another one is round
 UPRIGHT_SINES = (0.1, 0.995)  # a face whose normal is within 6 degrees of level or of vertical does not lean
 Array = np.ndarray
 
@@ -162,10 +164,14 @@ class Box:
 
 
 def trimmed_range(values: Array) -> tuple[Array, Array]:
-    """Low and high ends (C,) of the columns of (N, C), with the outermost half percent on either side left out."""
+    """Low and high ends (C,) of the columns of (N, C), whatever the outermost half percent on either side are.
+
+    The ends lie as far beyond what is left as the next half percent reaches, so that evenly spread values lose nothing.
+    """
     ordered = np.sort(values, axis=0)
     cut = len(ordered) // 200
-    return ordered[cut], ordered[-1 - cut]
+    low, high = ordered[cut], ordered[-1 - cut]
+    return 2 * low - ordered[2 * cut], 2 * high - ordered[-1 - 2 * cut]
 
 
 def _to_nearest_end(values: Array) -> Array:
@@ -173,10 +179,11 @@ def _to_nearest_end(values: Array) -> Array:
     return np.minimum(values - values.min(axis=0), values.max(axis=0) - values)
 
 
-def _flat_box(points: Array, up: Array) -> Box:
+def _flat_box(points: Array, up: Array, sight: Array | None) -> Box:
     """The box with one axis along `up`, turned so that the points (N, 3) lie along its sides.
 
-    Of the rectangles of about the least area, the one whose sides the points are nearest to.
+    Of the rectangles of about the least area, the one whose sides the points are nearest to. A round thing has no
+    sides: its box faces the camera, so that the full width that the camera sees is a side of the box.
     """
     first = np.cross(up, np.eye(3)[np.abs(up).argmin()])
     first /= np.linalg.norm(first)
@@ -187,7 +194,14 @@ def _flat_box(points: Array, up: Array) -> Box:
     except (QhullError, ValueError):  # all on one line
         outline = flat
     edges = np.diff(outline, axis=0, append=outline[:1])
-    angles = np.unique(np.round(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2) * 50)) / 50
+    turns = np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2)
+    angles = np.unique(np.round(turns * 50)) / 50
+    if sight is not None:
+        apart = np.abs(turns - angles[:, None])  # (A, E)
+        along_side = np.minimum(apart, np.pi / 2 - apart) < STRAIGHT_RAD
+        lengths = np.hypot(edges[:, 0], edges[:, 1])
+        if (along_side * lengths).sum(axis=1).max() < STRAIGHT_SHARE * lengths.sum():
+            angles = np.arctan2(sight @ second, sight @ first)[None] % (np.pi / 2)
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (A, 2)
     normals = directions[:, ::-1] * (-1, 1)
     areas = np.ptp(along(outline, directions), axis=0) * np.ptp(along(outline, normals), axis=0)
@@ -203,7 +217,7 @@ def _flat_box(points: Array, up: Array) -> Box:
     return Box(((low + high) / 2) @ axes, axes[order], (high - low)[order])
 
 
-def oriented_box(points: Array, up: Array | None, tolerance_m: float) -> Box:
+def oriented_box(points: Array, up: Array | None, tolerance_m: float, sight: Array | None = None) -> Box:
     """A robust box around an object's points (N, 3), N >= 4, in the frame of the points.
 
     Two candidates: upright (needs `up`, the direction against gravity) and flush with the object's largest flat
@@ -214,16 +228,17 @@ def oriented_box(points: Array, up: Array | None, tolerance_m: float) -> Box:
         points: cleaned points (N, 3).
         up: (3,) or None.
         tolerance_m: noise of the points, the thickness of a flat face.
+        sight: (3,), direction from the camera to the object; decides how the box of a round thing is turned.
     """
     normal, _ = plane_normal(points, tolerance_m)
     if np.isnan(normal).any():
         normal = np.array([0.0, 1.0, 0.0]) if up is None else np.asarray(up, dtype=np.float64)
     if up is None:
-        return _flat_box(points, normal)
-    upright = _flat_box(points, np.asarray(up, dtype=np.float64))
+        return _flat_box(points, normal, sight)
+    upright = _flat_box(points, np.asarray(up, dtype=np.float64), sight)
     if not UPRIGHT_SINES[0] < abs(normal @ up) < UPRIGHT_SINES[1]:
         return upright
-    flush = _flat_box(points, normal)
+    flush = _flat_box(points, normal, sight)
     thick = np.maximum(flush.dimensions, tolerance_m), np.maximum(upright.dimensions, tolerance_m)
     return flush if thick[0].prod() < 0.8 * thick[1].prod() else upright
 
@@ -306,7 +321,10 @@ def compare(kind: str, first: Placed, second: Placed, noise: float, gravity: boo
     if kind == "front_behind":
         nearer = second.optical_depth_m - first.optical_depth_m
         ahead = step[2] if level else nearer
-        return _decide(ahead, margin + (half_first[2] + half_second[2]) / 4, nearer, range_second - range_first)
+        margin += (half_first[2] + half_second[2]) / 4
+        sign, _ = _decide(ahead, margin, nearer)
+        closer = range_second - range_first  # "in front of" and "closer to the camera" must both be beyond doubt
+        return (sign if sign * closer > margin / 2 else 0), ahead
     if not (first.whole and second.whole):
         return 0, 0.0
     if kind == "above_below":
