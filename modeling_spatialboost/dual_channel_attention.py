@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .channel_fusion import FusedChannels
+
 
 class EncoderLayout(NamedTuple):
     """What must be known of an encoder to give its attention a second channel and to read its patch tokens.
@@ -76,9 +78,18 @@ class DualChannelMixin:
 
     attn_plus: nn.Module
     alpha_logit: nn.Parameter
+    fused_channels: FusedChannels | None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Same inputs and outputs as the base channel; attention weights, where returned, are the base channel's."""
+        """Same inputs and outputs as the base channel; attention weights, where returned, are the base channel's.
+
+        Raises:
+            RuntimeError: the channels are fused and are to be trained.
+        """
+        if self.fused_channels is not None:
+            if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
+                raise RuntimeError("The channels are fused, for inference only: train after model.unfuse_channels().")
+            return self.fused_channels(*args, **kwargs)
         base = super().forward(*args, **kwargs)  # type: ignore[misc]
         plus = self.attn_plus.forward(*args, **kwargs)  # not __call__: its hooks would record every attention twice
         alpha = torch.sigmoid(self.alpha_logit)
@@ -86,6 +97,11 @@ class DualChannelMixin:
         if isinstance(base, tuple):
             return (torch.lerp(plus[0], base[0], alpha.to(base[0].dtype)), *base[1:])
         return torch.lerp(plus, base, alpha.to(base.dtype))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        if self.fused_channels is not None:
+            raise RuntimeError("The channels are fused: load weights after model.unfuse_channels(), then fuse again.")
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
 
     def __reduce__(self) -> tuple:
         """Pickle by the base class, since the mixed class is made at run time and has no importable name."""
@@ -115,8 +131,8 @@ def attention_modules(encoder: nn.Module, model_type: str) -> list[nn.Module]:
         is_timm = model_type != "timm_wrapper" or base_class.__module__.startswith("timm.")
         if base_class.__name__ in layout.attention and is_timm:
             found.append(module)
-    second_channels = {id(module.attn_plus) for module in found if isinstance(module, DualChannelMixin)}
-    found = [module for module in found if id(module) not in second_channels]
+    inner = {id(part) for module in boosted_modules(encoder) for part in module.modules() if part is not module}
+    found = [module for module in found if id(module) not in inner]
     if not found:
         raise ValueError(
             f"This {model_type!r} encoder has no attention of class {' or '.join(layout.attention)}, so there is "
@@ -144,6 +160,7 @@ def boost(attention: Any, hidden_size: int, alpha_logit_init: float = 0.0) -> No
     attn_plus = copy.deepcopy(attention, {id(config): config})
     attention.__class__ = dual_channel_class(attention.__class__)
     attention.attn_plus = attn_plus
+    attention.register_module("fused_channels", None)
     attention.alpha_logit = nn.Parameter(
         torch.full((hidden_size,), alpha_logit_init, device=reference.device, dtype=reference.dtype)
     )

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from .channel_fusion import FusionReport, fuse, unfuse
 from .configuration_spatialboost import SpatialBoostConfig
 from .dense_heads import LinearDepthHead, LinearSegmentationHead, scale_invariant_log_loss, upsample
 from .dual_channel_attention import (
@@ -156,6 +157,22 @@ class SpatialBoostPreTrainedModel(PreTrainedModel):
         """Leave only Attn_plus and alpha trainable in the encoder; heads are not touched."""
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(is_second_channel(name))
+        return self
+
+    def fuse_channels(self) -> FusionReport:
+        """Make each pair of channels one attention with twice the heads, for inference; `unfuse_channels` undoes it.
+
+        Fuse last, on the final device. What is saved stays the plain form. Until then, these layers cannot train.
+
+        Returns:
+            Indices of the layers that were fused, and for each other boosted layer why it keeps its two passes.
+        """
+        return fuse(attention_modules(self.backbone, self.config.backbone_config.model_type))
+
+    def unfuse_channels(self) -> Self:
+        """Undo `fuse_channels`: the very same parameters, which train again if they did before."""
+        for attention in boosted_modules(self):
+            unfuse(attention)
         return self
 
     def alpha_table(self) -> list[dict[str, float]]:
