@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 ENGINES = {"local": ("--workers", "2"), "ray": ("--engine", "ray", "--workers", "2")}
+PAUSE_S = 2.0  # longest wait after a shard
 CODE = "import sys, spatialboost_cli; sys.exit(spatialboost_cli.main(sys.argv[1:]))"
 
 
@@ -36,23 +37,22 @@ def main(argv: list[str] | None = None) -> int:
     whole = True
     with tempfile.TemporaryDirectory(prefix="spatialboost-") as name:
         folder = Path(name)
-        start = time.monotonic()
         run(folder / "undisturbed", arguments, ENGINES["local"])
-        seconds = time.monotonic() - start
         expected = digests(folder / "undisturbed")
-        print(f"undisturbed: {len(expected)} files in {seconds:.0f} s", flush=True)
+        print(f"undisturbed: {len(expected)} files", flush=True)
         for engine in arguments.engines.split(","):
-            kills = disturbed(folder / engine, arguments, engine, seconds)
+            kills = disturbed(folder / engine, arguments, engine)
             same = digests(folder / engine) == expected
             whole &= same
             print(f"{engine}: {kills} kills, {'the same' if same else 'OTHER'} files", flush=True)
     return 0 if whole else 1
 
 
-def disturbed(output: Path, arguments: argparse.Namespace, engine: str, seconds: float) -> int:
+def disturbed(output: Path, arguments: argparse.Namespace, engine: str) -> int:
     """Kill a build again and again, looking at what it published, then let it finish; the number of kills.
 
-    A build that finishes before it is killed is deleted, and another is begun.
+    A kill comes up to two shards and a random moment further on. A build that finishes before is deleted, and another
+    is begun.
     """
     moments = random.Random(f"{arguments.seed}:{engine}")
     kills = 0
@@ -60,24 +60,29 @@ def disturbed(output: Path, arguments: argparse.Namespace, engine: str, seconds:
         build = subprocess.Popen(
             command(output, arguments, ENGINES[engine]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        wait_for_staging(build, output)
+        wait_for_shards(build, output, num_shards(output) + moments.randint(0, 2))
         try:
-            build.wait(moments.uniform(0, seconds))
+            build.wait(moments.uniform(0, PAUSE_S))
         except subprocess.TimeoutExpired:
             build.send_signal(signal.SIGKILL)
         if build.wait() == -signal.SIGKILL:
             kills += 1
-            shards = len(list(output.glob(".build/*/shard-*.json")))
-            print(f"  kill {kills}: {shards} shards, {check_readable(output)} published files", flush=True)
+            published = check_readable(output)
+            print(f"  kill {kills}: {num_shards(output)} shards, {published} published files", flush=True)
         else:
             shutil.rmtree(output)
     run(output, arguments, ENGINES[engine])
     return kills
 
 
-def wait_for_staging(build: subprocess.Popen, output: Path) -> None:
-    """Until work has begun, so that no kill hits a process that only imports."""
-    while build.poll() is None and not (output / ".build").is_dir():
+def num_shards(output: Path) -> int:
+    """Finished ones; -1 before work has begun."""
+    return len(list(output.glob(".build/*/shard-*.json"))) if (output / ".build").is_dir() else -1
+
+
+def wait_for_shards(build: subprocess.Popen, output: Path, wanted: int) -> None:
+    """Until so many are finished, or all are and files begin to appear."""
+    while build.poll() is None and num_shards(output) < wanted and not list(output.glob("*/*.parquet")):
         time.sleep(0.02)
 
 

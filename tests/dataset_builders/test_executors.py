@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -46,11 +47,22 @@ def test_unknown_engine(tmp_path, engine, address, told):
 
 
 def test_a_worker_that_was_killed_is_told(tmp_path, monkeypatch):
-    class Broken:
-        def exception(self):
-            return BrokenProcessPool("a process died")
+    class BrokenPool:
+        def __init__(self, *arguments, **options): ...
 
-    monkeypatch.setattr(executors, "as_completed", lambda futures: [Broken()])
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error): ...
+
+        def submit(self, *arguments):
+            future = Future()
+            future.set_exception(BrokenProcessPool("a process died"))
+            return future
+
+        def shutdown(self, cancel_futures): ...
+
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", BrokenPool)
     with pytest.raises(InputError, match=r"2 worker processes was killed.*fewer --workers"):
         run_shards(rooms_plan(tmp_path / "data"), 2)
 

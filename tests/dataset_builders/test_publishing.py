@@ -170,3 +170,31 @@ def test_balance_is_judged():
     choices = {f"c | k | {letter}": 50 for letter in "ABCD"}
     assert all(one["balanced"] for one in balance(choices))
     assert not any(one["balanced"] for one in balance(choices | {"c | k | A": 90}))
+
+
+def test_croissant_reads_the_files(staged, tmp_path):
+    """The Hub derives its Croissant from the Parquet files; here it is written by hand and read without a network."""
+    croissant = pytest.importorskip("mlcroissant")
+    plan = copy_of(staged, tmp_path / "data")
+    name = next(name for name in finish(plan)["files"] if name.startswith("single_view/train"))
+    fields = [
+        croissant.Field(
+            id=f"rows/{column}",
+            name=column,
+            data_types=[kind],
+            source=croissant.Source(file_object="file", extract=croissant.Extract(column=column)),
+        )
+        for column, kind in (("id", croissant.DataType.TEXT), ("metric", croissant.DataType.BOOL))
+    ]
+    digest = digests(plan.output_dir)[name]
+    file = croissant.FileObject(
+        id="file", name="file", content_url=name, encoding_formats=["application/x-parquet"], sha256=digest
+    )
+    rows = croissant.RecordSet(id="rows", name="rows", fields=fields)
+    described = croissant.Metadata(
+        name="rooms", description="rooms", url="https://example.org", distribution=[file], record_sets=[rows]
+    )
+    path = plan.output_dir / "croissant.json"
+    path.write_text(json.dumps(described.to_json(), default=str))
+    read = [row["rows/id"].decode() for row in croissant.Dataset(jsonld=str(path)).records("rows")]
+    assert read == ids(plan, "single_view", "train")
