@@ -87,16 +87,18 @@ class DualChannelMixin:
             RuntimeError: the channels are fused and are to be trained.
         """
         if self.fused_channels is not None:
-            if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
+            if torch.is_grad_enabled() and any(
+                parameter.requires_grad
+                for parameter in self.parameters()  # type: ignore[attr-defined]
+            ):
                 raise RuntimeError("The channels are fused, for inference only: train after model.unfuse_channels().")
             return self.fused_channels(*args, **kwargs)
         base = super().forward(*args, **kwargs)  # type: ignore[misc]
         plus = self.attn_plus.forward(*args, **kwargs)  # not __call__: its hooks would record every attention twice
         alpha = torch.sigmoid(self.alpha_logit)
-        # lerp is exact where both channels are equal, which a * x + (1 - a) * x is not in bf16
         if isinstance(base, tuple):
-            return (torch.lerp(plus[0], base[0], alpha.to(base[0].dtype)), *base[1:])
-        return torch.lerp(plus, base, alpha.to(base.dtype))
+            return (mix(base[0], plus[0], alpha), *base[1:])
+        return mix(base, plus, alpha)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         if self.fused_channels is not None:
@@ -106,6 +108,14 @@ class DualChannelMixin:
     def __reduce__(self) -> tuple:
         """Pickle by the base class, since the mixed class is made at run time and has no importable name."""
         return _rebuild, (_base_class(self),), self.__dict__
+
+
+def mix(base: torch.Tensor, plus: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """`alpha * base + (1 - alpha) * plus`, (B, N, d) each, exact where both are equal, also in bf16.
+
+    Only the difference is kept for the backward pass; torch.lerp would keep both outputs.
+    """
+    return torch.addcmul(plus, base - plus, alpha.to(base.dtype))
 
 
 def _rebuild(base_class: type) -> Any:
