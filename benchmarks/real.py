@@ -96,6 +96,7 @@ def with_tiny_depth_pro(source: Path, target: Path) -> tuple[Path, tuple[str, ..
 
     from benchmarks.perception import SMALLEST_DEPTH_PRO, save_depth_pro
 
+    torch.manual_seed(0)
     folder = save_depth_pro(target, torch.device("cpu"), SMALLEST_DEPTH_PRO)
     model = DepthProForDepthEstimation.from_pretrained(folder)
     with torch.no_grad():
