@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 def disturbed(output: Path, arguments: argparse.Namespace, engine: str) -> int:
     """Kill a build again and again, looking at what it published, then let it finish; the number of kills.
 
-    A kill comes up to two shards and a random moment further on. A build that finishes before is deleted, and another
+    A kill comes up to two shards and a random moment further on. A build that has its report is deleted, and the next
     is begun.
     """
     moments = random.Random(f"{arguments.seed}:{engine}")
@@ -60,7 +60,7 @@ def disturbed(output: Path, arguments: argparse.Namespace, engine: str) -> int:
         build = subprocess.Popen(
             command(output, arguments, ENGINES[engine]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        wait_for_shards(build, output, num_shards(output) + moments.randint(0, 2))
+        wait_for_shards(build, output, max(0, num_shards(output) + moments.randint(0, 2)))
         try:
             build.wait(moments.uniform(0, PAUSE_S))
         except subprocess.TimeoutExpired:
@@ -69,7 +69,7 @@ def disturbed(output: Path, arguments: argparse.Namespace, engine: str) -> int:
             kills += 1
             published = check_readable(output)
             print(f"  kill {kills}: {num_shards(output)} shards, {published} published files", flush=True)
-        else:
+        if (output / "build_report.json").is_file():
             shutil.rmtree(output)
     run(output, arguments, ENGINES[engine])
     return kills
