@@ -184,7 +184,7 @@ def _caption_wording(
     if turn.points or (turn.index == 12 and not turn.object_ids):
         name = "depth" if turn.index == 11 else "position"
         slots["evidence"] = " and ".join(_point_fact(ground, name, point, turn.frame) for point in turn.points)
-        return questions, "points_caption", slots
+        return "layout_caption", "points_caption", slots
     if turn.index == 12:
         slots["evidence"] = _layout(ground, turn, calls, rng)
         return questions, "layout_caption", slots

@@ -122,7 +122,8 @@ def build_caption(scene: Scene, *, seed: int) -> dict[str, Any]:
     rows = [row for row in record["objects"] if row["visible_in"]]
     if not rows:
         raise DropItem("no_objects", f"scene {scene.id!r} shows no object clearly, so there is nothing to describe")
-    caption = sentences(" ".join([_inventory(rows, rng), *_relations(RecordFacts(record), rows, rng)]))
+    inventory = _inventory(rows, record["objects"], rng)
+    caption = sentences(" ".join([inventory, *_relations(RecordFacts(record), rows, rng)]))
     question = Question(
         "describe", rng.choice(DESCRIBE), caption, caption, object_ids=tuple(row["id"] for row in rows)
     )
@@ -130,10 +131,11 @@ def build_caption(scene: Scene, *, seed: int) -> dict[str, Any]:
     return record | {"messages": messages, "turns": [turn_row(1, "caption", question)]}
 
 
-def _inventory(rows: list[Row], rng: random.Random) -> str:
-    """A sentence that lists the objects in view, from left to right."""
-    names = [row["name"].lower() for row in sorted(rows, key=lambda row: row["x"])]
-    things = listed([counted(name, names.count(name)) for name in dict.fromkeys(names)])
+def _inventory(clear: list[Row], rows: list[Row], rng: random.Random) -> str:
+    """A sentence that lists the kinds of things clearly in view, from left to right, and counts all there are."""
+    names = [row["name"].lower() for row in rows if not row["is_support"]]
+    kinds = dict.fromkeys(row["name"].lower() for row in sorted(clear, key=lambda row: row["x"]))
+    things = listed([counted(name, names.count(name)) for name in kinds])
     return rng.choice(INVENTORIES).format(things=things)
 
 

@@ -156,7 +156,7 @@ def _check_complete(ground: Ground, turns: list[Turn], allow_partial: bool) -> N
             return
     usable, name = len(ground.usable()), f"scene {ground.scene.id!r}"
     if len(turns) <= len(CAPTION_TURNS):
-        raise DropItem("no_steady_points", f"{name} has no object and no surface with steady depth to ask about")
+        raise DropItem("no_steady_points", f"{name} has no two objects and no surface with steady depth to ask about")
     if allow_partial:
         return
     keep = "pass --allow-partial to keep the sample with its other turns"

@@ -86,7 +86,7 @@ def _mask_image(row: Row, width: int, height: int) -> str:
 
 
 def _box_svg(facts: RecordFacts, row: Row, view: int, asked: bool) -> str:
-    """The edges of an object's 3D box, seen by a view; bold and with its mention if a turn speaks of it."""
+    """The edges of an object's 3D box, seen by a view; bold and with its name if a turn speaks of it."""
     camera = facts.cameras[view]
     box = facts.box(row, view)
     signs = np.array([[(corner >> bit & 1) - 0.5 for bit in range(3)] for corner in range(8)])  # (8, 3)
@@ -107,7 +107,7 @@ def _box_svg(facts: RecordFacts, row: Row, view: int, asked: bool) -> str:
     anchor, x = ("start", left) if left + right < camera["width"] else ("end", right)
     place = f'x="{x:.0f}" y="{max(v.min() - 2 * size, 10 * size):.0f}" text-anchor="{anchor}"'
     text = f'<text {place} class="label" font-size="{9 * size:.1f}" fill="{colour_of(row["id"])}">'
-    return f"{group}{text}{escape(row['mention'])}</text>"
+    return f"{group}{text}{escape(row['name'])}</text>"
 
 
 def _points_svg(record: Row, view: int, width: int, height: int) -> list[str]:

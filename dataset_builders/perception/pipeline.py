@@ -6,6 +6,7 @@ A scene that cannot be completed is dropped with a reason, and never takes other
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,7 +116,8 @@ def _estimate_depth(block: _Block, models: Models) -> None:
     with models.use("depth") as model:
         estimates = _per_scene(items, block, model.estimate([view.image for view in views], focal_lengths))
         noise = model.relative_noise
-    scale_source = f"model:{models.options.depth}"
+    name = str(models.options.depth)
+    scale_source = f"model:{Path(name).name if Path(name).is_dir() else name}"  # no folder of this machine in the data
 
     def fill(item: str, scene: Scene) -> Scene:
         if scene.metric:
