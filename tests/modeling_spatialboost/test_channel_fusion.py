@@ -1,6 +1,7 @@
 """The fused dual channel equals the plain one, comes apart again, and training keeps no more than it needs."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -12,6 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import modeling_spatialboost as sb
+from benchmarks import encoder as encoder_benchmark
 from experiments.tiny_models import save_tiny_language_model
 from modeling_spatialboost import channel_fusion
 from modeling_spatialboost.dual_channel_attention import attention_modules, boosted_modules, is_second_channel
@@ -379,3 +381,14 @@ def test_training_compiles_as_one_graph_with_the_same_gradients():
     plain, compiled = gradients
     assert plain.keys() == compiled.keys() and len(plain) > 10
     assert all(torch.allclose(plain[key], compiled[key], rtol=1e-4, atol=1e-7) for key in plain)
+
+
+def test_the_benchmark_runs_and_counts_operations_as_by_hand(tmp_path, capsys):
+    assert encoder_benchmark.main(["--smallest", "--output", str(tmp_path / "rows.json")]) == 0
+    assert "| dinov3 ViT-tiny | 64 | 2 |" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert len(rows) == 2 and all(row["fused_ratio"] > 0 for row in rows)
+    tokens, size = 17, 64  # 56 px in patches of 14, and [CLS]; per layer and channel 4 projections and 2 products
+    attention = 2 * (2 * 4 * tokens * size**2 + 2 * 2 * tokens**2 * size)
+    rest = 2 * (2 * 8 * tokens * size**2) + 2 * 16 * 3 * 14**2 * size
+    assert rows[0]["flop_ratio"] == pytest.approx((2 * attention + rest) / (attention + rest))
