@@ -21,8 +21,8 @@ from scipy.spatial import ConvexHull, cKDTree
 from tqdm import tqdm
 
 from benchmarks.degrade import degrade
-from dataset_builders.facts import RecordFacts
-from dataset_builders.geometry import surface_distance, transform, view_points
+from dataset_builders.facts import RecordFacts, Row
+from dataset_builders.geometry import format_length, surface_distance, transform, view_points
 from dataset_builders.objects import measure_objects
 from dataset_builders.phrasings import ANSWERS, QUESTIONS
 from dataset_builders.pointing import object_rows
@@ -39,17 +39,23 @@ INPUTS = ("exact", "clean", "degraded")
 CLEAN_NOISE = 0.01
 AMBIGUOUS_PLACE = 0.02  # of the mean distance from the camera: a lesser difference in place is undecidable
 AMBIGUOUS_SIZE = 0.05  # of the larger of two lengths: a lesser difference in length is undecidable
+UPRIGHT = 0.9  # cosine between a side and the vertical, of a side that stands
 FAR_OFF = 0.2  # relative error of a length
 LENGTHS = ("longest side", "any side", "height", "distance")
 
 
 @dataclass(frozen=True)
 class TrueObject:
-    """A thing as it is: centre (3,) of its box in world axes, sides in falling order, height, all in metres."""
+    """A thing as it is: centre (3,) of its upright box in world axes, sides on the ground (longest first), height."""
 
     centre: Array
-    dimensions: Array
+    ground_m: Array
     height_m: float
+
+    @property
+    def dimensions(self) -> Array:
+        """The three sides (3,), longest first."""
+        return np.sort([*self.ground_m, self.height_m])[::-1]
 
 
 @dataclass
@@ -60,7 +66,6 @@ class Tally:
     wrong: Counter[str] = field(default_factory=Counter)  # kind -> clear-cut, and answered wrong
     undecidable: Counter[str] = field(default_factory=Counter)  # kind -> answered although undecidable
     errors: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # signed, relative
-    possible: Counter[str] = field(default_factory=Counter)  # of each length, how many could be stated at best
     problems: list[str] = field(default_factory=list)
     records: int = 0
     templates: set[str] = field(default_factory=set)
@@ -153,8 +158,7 @@ def measured_exactly(points: Array) -> TrueObject:
             best = area, high - low, (low + high) / 2 @ axes
     assert best is not None, "a solid has an outline"
     bottom, top = points[:, 2].min(), points[:, 2].max()
-    sides = np.sort([*best[1], top - bottom])[::-1]
-    return TrueObject(np.array([*best[2], (bottom + top) / 2]), sides, float(top - bottom))
+    return TrueObject(np.array([*best[2], (bottom + top) / 2]), np.sort(best[1])[::-1], float(top - bottom))
 
 
 def true_difference(kind: str, first: TrueObject, second: TrueObject, to_view: Array) -> tuple[float, float]:
@@ -205,12 +209,9 @@ def count_statements(tally: Tally, scene: Scene, exact: Scene, truth: dict[int, 
         tally.errors["height"].append(told / true - 1)
     for name in usable:
         row = facts.objects[name]
-        tally.possible["longest side"] += 1
         if not (row["truncated"] or row["occluded"]):
-            sides = np.array([float(part.split()[0]) * (0.01 if part.endswith("cm") else 1)
-                              for part in facts.dimensions_text(row).split(" by ")])
-            errors = (sides / truth[name].dimensions[: len(sides)] - 1).tolist()
-            tally.errors["longest side"].append(errors[0])
+            errors = list(side_errors(row, facts.dimensions_text(row), truth[name]))
+            tally.errors["longest side"].append(row["dimensions"][0] / truth[name].dimensions[0] - 1)
             tally.errors["any side"] += errors
     dense = {one.item.id: one.dense_points(scene.views) for one in measured}
     visible = visible_surfaces(exact, usable)
@@ -218,6 +219,19 @@ def count_statements(tally: Tally, scene: Scene, exact: Scene, truth: dict[int, 
         told, _ = surface_distance(dense[first], dense[second])
         true = float(visible[first].query(visible[second].data)[0].min())
         tally.errors["distance"].append(told / true - 1)
+
+
+def side_errors(row: Row, text: str, truth: TrueObject) -> Iterator[float]:
+    """Relative error of each side that a text tells: an upright one against the height, others against the plan."""
+    upright = np.abs(np.array(row["box_rotation"]).reshape(3, 3)[:, 1]) > UPRIGHT
+    ground, told = iter(truth.ground_m), text.split(" by ")
+    for place, (side, stands) in enumerate(zip(row["dimensions"], upright)):
+        true = truth.dimensions[place]  # of a box that leans
+        if upright.sum() == 1:
+            true = truth.height_m if stands else next(ground)
+        if told and told[0] == format_length(side):
+            told.pop(0)
+            yield side / true - 1
 
 
 def visible_surfaces(exact: Scene, names: list[int]) -> dict[int, cKDTree]:
@@ -242,7 +256,9 @@ def count_record(tally: Tally, scene: Scene, seed: int) -> None:
 
 def report(tallies: dict[str, Tally]) -> str:
     """Two tables in Markdown, and what the reading found."""
-    lines = ["| input | relations answered | clear-cut wrong | undecidable asked | dialogues | contradictions | templates |"]
+    lines = [
+        "| input | relations answered | clear-cut wrong | undecidable asked | dialogues | contradictions | templates |"
+    ]
     lines += ["|---|---|---|---|---|---|---|"]
     known = sum(map(len, QUESTIONS.values())) + sum(map(len, ANSWERS.values()))
     for name, tally in tallies.items():

@@ -4,6 +4,8 @@ Real masks are loose by a few pixels, and real depth is smeared over edges, so t
 background, or something between. All functions work on a window around one mask.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
@@ -16,6 +18,10 @@ GRAIN_FACTOR = 5.0  # times the standard deviation from pixel to pixel: a greate
 SMOOTH_PX = 5
 MAX_RIM = 200  # pixels of a mask's rim that are looked at, per side
 GAP_SLANT = 2.0  # over a gap, surfaces slanted by up to 63 degrees are no jump
+WELL_READ = 0.9  # share of a mask with readings, from which on there is nothing to explain
+PATCHY = 0.6  # share of the inner part of a mask with readings, below which it is no surface
+DEEP = 0.4  # of the greatest distance from the rim: where the inner part begins
+FLUSH = 0.6  # share of the rim without a step, from which on a mask shows what is behind it
 HERE = ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:]))  # neighbours along the columns, along the rows
 
 
@@ -76,7 +82,7 @@ def _beside(mask: Array) -> Array:
 
 
 def _own_parts(depth_m: Array, mask: Array, kept: Array, jump: float) -> Array:
-    """Without the connected parts that are tiny, and the narrow ones that go on beyond the mask (or are most of it)."""
+    """Without the connected parts that are tiny, and the narrow ones that go on beyond a mask that has other parts."""
     labels, count = ndimage.label(kept)
     if not count:
         return kept
@@ -100,19 +106,36 @@ def smoothed(depth_m: Array, kept: Array) -> Array:
     return np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), 0)
 
 
-def hidden(
-    depth_m: Array, mask: Array, kept: Array, relative_jump: float, focal_length_px: float, reach: int
-) -> tuple[float, bool]:
-    """How far something nearer cuts a mask.
+@dataclass(frozen=True)
+class Rim:
+    """What lies around a mask.
+
+    Attributes:
+        cut_fraction: share of the rim where something nearer begins.
+        cut_end: one end (left, right, upper, lower) is mostly cut, as the foot of a lamp behind a table.
+        flush_fraction: share of the rim where the depth goes on without a step.
+    """
+
+    cut_fraction: float
+    cut_end: bool
+    flush_fraction: float
+
+
+def rim_of(depth_m: Array, mask: Array, kept: Array, jump: float, focal_length_px: float, reach: int) -> Rim:
+    """Look outward over the rim of a mask.
 
     Cameras see nothing right beside an occluder, so the last reading on the object is compared with the next one
     beyond the mask, at most `reach` pixels off.
 
-    Returns:
-        The share of the rim that is cut, and whether one end (left, right, upper, lower) is mostly cut, as the foot of
-        a lamp behind a table.
+    Args:
+        depth_m: (H, W).
+        mask: (H, W).
+        kept: (H, W), the readings that are the object's.
+        jump: relative step between neighbours that is an edge.
+        focal_length_px: in pixels.
+        reach: in pixels.
     """
-    cut_pixels, rim_pixels, cut_end = 0, 0, False
+    cut_pixels, flush_pixels, rim_pixels, cut_end = 0, 0, 0, False
     upright = (depth_m, np.where(kept, depth_m, np.float32(0)), mask)
     turned = [upright, tuple(one.T for one in upright)]
     for depth, own, inside in turned + [tuple(one[:, ::-1] for one in three) for three in turned]:  # four ways outward
@@ -121,13 +144,29 @@ def hidden(
             continue
         here, steps_in = _first_reading(own, rows, columns - np.arange(reach)[:, None])
         there, steps_out = _first_reading(depth, rows, columns + 1 + np.arange(reach)[:, None])
-        allowed = relative_jump + (steps_in + steps_out) * GAP_SLANT / focal_length_px
+        allowed = jump + (steps_in + steps_out) * GAP_SLANT / focal_length_px
         cut = (there > 0) & (here > (1 + allowed) * there)
         cut_pixels += int(cut.sum())
+        flush_pixels += int(((here > 0) & (there > 0) & (np.abs(here - there) < jump * there)).sum())
         rim_pixels += len(rows)
         last = columns >= columns.max() - np.ptp(columns) // 20
         cut_end |= bool(2 * cut[last].sum() > last.sum())
-    return cut_pixels / max(rim_pixels, 1), cut_end
+    return Rim(cut_pixels / max(rim_pixels, 1), cut_end, flush_pixels / max(rim_pixels, 1))
+
+
+def is_solid(depth_m: Array, mask: Array, flush_fraction: float) -> bool:
+    """Whether the readings under a mask are those of a solid thing.
+
+    Sensors see through glass and clear plastic: what reading there is deep inside the mask is patchy, or belongs to
+    the surface behind, without a step at the rim. Holes along the rim, in the shadow of the sensor's own light, are
+    usual.
+    """
+    valid = valid_depth(depth_m)
+    if valid[mask].mean() > WELL_READ:
+        return True
+    depth_inside = ndimage.distance_transform_cdt(mask)
+    read = valid[depth_inside > DEEP * depth_inside.max()].mean()
+    return bool(read > PATCHY and (read > WELL_READ or flush_fraction < FLUSH))
 
 
 def _first_reading(depth_m: Array, rows: Array, columns: Array) -> tuple[Array, Array]:

@@ -84,7 +84,9 @@ class RecordFacts:
                 self._placed[name, view] = self.placed(self.objects[name], view)
         pair = (self._placed[first, view], self._placed[second, view])
         gravity = self.up_world is not None
-        if kind == "taller_shorter" and not all(self._is_measurably_tall(self.objects[one]) for one in (first, second)):
+        if kind == "taller_shorter" and not all(
+            self._is_measurably_tall(self.objects[one]) for one in (first, second)
+        ):
             return 0, 0.0
         return compare(kind, *pair, self.noise, gravity, is_level(self.poses[view], self.up_world))
 

@@ -5,11 +5,22 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from dataset_builders.cleaning import BLEED_PX, GRAIN_FACTOR, grain, hidden, own_readings, shrunk, smoothed
+from dataset_builders.cleaning import (
+    BLEED_PX,
+    GRAIN_FACTOR,
+    Rim,
+    grain,
+    is_solid,
+    own_readings,
+    rim_of,
+    shrunk,
+    smoothed,
+)
 from dataset_builders.geometry import Array, Box, along, oriented_box, thin, transform, unproject, valid_depth
 from dataset_builders.scene import Scene, SceneObject, View
 
 MEASURABLE_PX = 25  # masks are right to a pixel or two: of what spans less, the size is not told
+WINDOW_PIXELS = 50_000  # a larger window around a mask is read at every second or third pixel
 MIN_PIXELS = 50
 MIN_IMAGE_FRACTION = 0.0005
 MAX_POINTS = 4096  # per object and view
@@ -30,8 +41,8 @@ class Sighting:
         depth_m: median over the cleaned mask.
         pixel_count: of the cleaned mask.
         truncated: the mask touches the image border.
-        hidden_fraction: share of the mask's outline where something nearer begins.
-        hidden_end: the left, right, upper or lower end of the mask is mostly hidden.
+        rim: what lies around the mask.
+        solid: the depth is not that of what lies behind something transparent.
         valid_fraction: share of the mask that has depth.
         kept_extent: how much of the mask's width and height (the lesser share) is left after cleaning.
         span_px: the longer of the mask's width and height after cleaning.
@@ -44,8 +55,8 @@ class Sighting:
     depth_m: float
     pixel_count: int
     truncated: bool
-    hidden_fraction: float
-    hidden_end: bool
+    rim: Rim
+    solid: bool
     valid_fraction: float
     kept_extent: float
     span_px: int
@@ -54,14 +65,15 @@ class Sighting:
 
     @property
     def clear(self) -> bool:
-        """Mostly visible, with depth, and with most of its length and width left: may be asked about."""
-        return self.hidden_fraction < 0.5 and self.valid_fraction > 0.5 and self.kept_extent > 0.75
+        """Mostly visible, with depth of its own, most of its length and width left: may be asked about."""
+        enough = self.rim.cut_fraction < 0.5 and self.valid_fraction > 0.5 and self.kept_extent > 0.75
+        return enough and self.solid
 
     @property
     def covered(self) -> bool:
         """Partly hidden or without depth, too small, or with thin parts that cleaning takes for noise."""
-        hidden = self.hidden_end or self.hidden_fraction >= 0.07
-        return hidden or self.valid_fraction <= 0.9 or self.kept_extent < 0.9 or self.span_px < MEASURABLE_PX
+        hidden = self.rim.cut_end or self.rim.cut_fraction >= 0.07 or not self.solid
+        return hidden or self.valid_fraction <= 0.75 or self.kept_extent < 0.9 or self.span_px < MEASURABLE_PX
 
     @property
     def whole(self) -> bool:
@@ -145,9 +157,12 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
     around = max(1, round(SHADOW_FRACTION * width))
     top, left = max(region[0].start - around, 0), max(region[1].start - around, 0)
     window = slice(top, region[0].stop + around), slice(left, region[1].stop + around)
-    depth_m, mask = view.depth_m[window], view.instances[window] == object_id  # type: ignore[index]
+    step = max(1, round(((window[0].stop - top) * (window[1].stop - left) / WINDOW_PIXELS) ** 0.5))
+    depth_m = view.depth_m[window][::step, ::step]
+    mask = view.instances[window][::step, ::step] == object_id  # type: ignore[index]
     inside = mask & valid_depth(depth_m)
-    relative_jump = max(DEPTH_JUMP, SLANT_PIXELS / view.intrinsics.fx)
+    focal_length_px = view.intrinsics.fx / step
+    relative_jump = max(DEPTH_JUMP, SLANT_PIXELS / focal_length_px)
     kept, covered, surface_m = inside, inside, depth_m
     if not exact:
         unevenness = grain(depth_m, inside)
@@ -156,18 +171,18 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
             surface_m = smoothed(depth_m, kept)
         else:
             covered = kept
-    pixel_count = int(kept.sum())
+    pixel_count = int(kept.sum()) * step**2
     if pixel_count < max(MIN_PIXELS, MIN_IMAGE_FRACTION * height * width):
         return None
-    hidden_fraction, hidden_end = hidden(depth_m, mask, kept, relative_jump, view.intrinsics.fx, around)
+    rim = rim_of(depth_m, mask, kept, relative_jump, focal_length_px, max(1, around // step))
     v, u = np.nonzero(covered)
-    points = unproject(u + left, v + top, surface_m[v, u].astype(np.float64), view.intrinsics)
+    points = unproject(step * u + left, step * v + top, surface_m[v, u].astype(np.float64), view.intrinsics)
     points = transform(points, view.camera_to_world)
-    deep_v, deep_u = np.nonzero(shrunk(kept, max(1, round(0.005 * width))))
+    deep_v, deep_u = np.nonzero(shrunk(kept, max(1, round(0.005 * width / step))))
     if not len(deep_v):
         deep_v, deep_u = np.nonzero(kept)
     lost = 0 if exact else 2 * (BLEED_PX + 1)  # rows or columns that cleaning may take from any mask
-    spans = [(np.ptp(used) + 1 + lost) / (one.stop - one.start) for used, one in zip((v, u), region)]
+    spans = [(np.ptp(used) + 1 + lost) * step / (one.stop - one.start) for used, one in zip((v, u), region)]
     return Sighting(
         view=index,
         points=thin(points, MAX_POINTS),
@@ -176,11 +191,11 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
         truncated=min(region[0].start, region[1].start) <= 1
         or region[0].stop >= height - 1
         or region[1].stop >= width - 1,
-        hidden_fraction=hidden_fraction,
-        hidden_end=hidden_end,
+        rim=rim,
+        solid=is_solid(depth_m, mask, rim.flush_fraction),
         valid_fraction=float(inside.sum() / mask.sum()),
         kept_extent=float(min(spans)),
-        span_px=int(max(np.ptp(u), np.ptp(v))) + 1,
+        span_px=step * (int(max(np.ptp(u), np.ptp(v))) + 1),
         mask_points=points,
-        pixels=thin(np.stack([deep_u + left, deep_v + top], axis=1), MAX_POINTS),
+        pixels=thin(np.stack([step * deep_u + left, step * deep_v + top], axis=1), MAX_POINTS),
     )
