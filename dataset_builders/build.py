@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders.build_options import chat_options, plan_of, project_chat, read_recipe, source_options
-from dataset_builders.publishing import REPORT_NAME, publish
+from dataset_builders.publishing import REPORT_NAME, publish, remove_staging
 from dataset_builders.scene import InputError
 from dataset_builders.sources import SOURCES, open_source
 
@@ -132,6 +132,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     report = _finished_report(plan)
     if report is not None:
+        remove_staging(plan)
         print(f"{arguments.output} already holds this build, nothing to do")
     else:
         report = _build(plan, arguments, source)

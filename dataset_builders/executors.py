@@ -75,6 +75,7 @@ def _in_this_process(plan: BuildPlan, missing: list[int], bar: tqdm) -> None:
 
 def _in_processes(plan: BuildPlan, missing: list[int], workers: int) -> Iterator[int]:
     """Numbers of shards as they are finished."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))  # else each takes all
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(plan,)) as pool:
         futures = [pool.submit(_build_in_worker, shard) for shard in missing]

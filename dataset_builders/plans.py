@@ -1,6 +1,5 @@
 """What decides the bytes of a data set, and what its finished shards say of themselves."""
 
-import errno
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.configs import DialogueOptions
 from dataset_builders.perception import MODELS, PerceptionOptions
-from dataset_builders.scene import DropItem, InputError
+from dataset_builders.scene import FULL_DISK, DropItem, InputError
 from dataset_builders.schema import GENERATOR_VERSION
 from dataset_builders.sources import SourceOptions
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 STAGING_FOLDER = ".build"
 SPLITS = ("train", "test")
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """The one description of a scene that every source yields and every builder reads."""
 
+import errno
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class InputError(ValueError):
@@ -18,6 +21,23 @@ class DropItem(Exception):
         self.reason = reason
         self.detail = detail.encode("utf-8", "backslashreplace").decode()  # file names may hold any bytes
         super().__init__(f"{reason}: {self.detail}")
+
+    def __reduce__(self) -> tuple:
+        """Pickle by both arguments, so that it may travel between processes."""
+        return DropItem, (self.reason, self.detail)
+
+
+def drop_for(error: Exception, name: str) -> DropItem:
+    """The drop that an item's error amounts to: one bad item never ends a build of many.
+
+    Raises:
+        Exception: the error itself, where it would befall all the others too (a wrong argument, no package, a full disk).
+    """
+    if isinstance(error, DropItem):
+        return error
+    if isinstance(error, InputError | ImportError) or (isinstance(error, OSError) and error.errno in FULL_DISK):
+        raise error
+    return DropItem("unexpected_error", f"{name}: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)

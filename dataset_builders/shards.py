@@ -18,7 +18,6 @@ from dataset_builders.configs import CONFIGS, Job, Record
 from dataset_builders.duplicates import UNIQUE_SOURCES, hashes_of
 from dataset_builders.perception import Models, PerceptualDistance
 from dataset_builders.plans import (
-    FULL_DISK,
     SPLITS,
     BuildPlan,
     ShardReport,
@@ -26,7 +25,7 @@ from dataset_builders.plans import (
     full_disk_told,
     write_by_rename,
 )
-from dataset_builders.scene import DropItem, InputError, Scene
+from dataset_builders.scene import DropItem, Scene, drop_for
 from dataset_builders.schema import message_text
 from dataset_builders.sources import Source, open_source
 from dataset_builders.tallies import should_be_balanced
@@ -131,7 +130,7 @@ def _load(source: Source, item: str, report: ShardReport) -> Scene | None:
             raise DropItem("unknown_split", f"{item} has the split {scene.split!r}, which is none of {SPLITS}")
         return scene
     except Exception as error:
-        report.drop("*", item, _drop_for(error, item))
+        report.drop("*", item, drop_for(error, item))
     return None
 
 
@@ -154,7 +153,7 @@ def _jobs(plan: BuildPlan, scene: Scene, item: str, report: ShardReport, tools: 
         try:
             jobs += [(config, job) for job in CONFIGS[config].jobs(scene, plan.dialogue, tools)]
         except Exception as error:
-            report.drop(config, item, _drop_for(error, scene.id))
+            report.drop(config, item, drop_for(error, scene.id))
     return jobs
 
 
@@ -174,17 +173,8 @@ def _attempt(config_and_job: tuple[str, Job]) -> Record | DropItem:
         record = build()
         problems = CONFIGS[config].check(record)
     except Exception as error:
-        return _drop_for(error, name)
+        return drop_for(error, name)
     return DropItem("invalid_record", f"{name}: {problems[0]}") if problems else record
-
-
-def _drop_for(error: Exception, name: str) -> DropItem:
-    """One bad item never ends a build of many; what would befall all the others too is raised again."""
-    if isinstance(error, DropItem):
-        return error
-    if isinstance(error, InputError | ImportError) or (isinstance(error, OSError) and error.errno in FULL_DISK):
-        raise error
-    return DropItem("unexpected_error", f"{name}: {type(error).__name__}: {error}")
 
 
 def _add_rows(records: list[tuple[str, Record]], split: str, rows: Rows, report: ShardReport) -> None:

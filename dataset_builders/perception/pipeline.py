@@ -16,7 +16,7 @@ from dataset_builders.perception.association import associate
 from dataset_builders.perception.gravity import estimate_up, is_support_name
 from dataset_builders.perception.regions import tidy
 from dataset_builders.perception.scale import apply_reconstruction, fill_depth, to_metres
-from dataset_builders.scene import DropItem, Scene, SceneObject, View
+from dataset_builders.scene import DropItem, Scene, SceneObject, View, drop_for
 
 if TYPE_CHECKING:
     from dataset_builders.text_client import ChatClient
@@ -37,14 +37,9 @@ class _Block:
         for item in list(items):
             try:
                 self.scenes[item] = step(item, self.scenes[item])
-            except DropItem as drop:
-                self._drop(item, drop)
-            except Exception as error:  # one scene that no model can read never ends a build of many
-                self._drop(item, DropItem("unexpected_error", f"{item}: {type(error).__name__}: {error}"))
-
-    def _drop(self, item: str, drop: DropItem) -> None:
-        del self.scenes[item]
-        self.drops.append((item, drop))
+            except Exception as error:
+                del self.scenes[item]
+                self.drops.append((item, drop_for(error, item)))
 
     def where(self, test: Callable[[Scene], bool]) -> list[str]:
         """Items whose scene passes a test, in order."""

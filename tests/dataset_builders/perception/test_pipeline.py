@@ -1,14 +1,15 @@
 """Scenes are completed phase by phase; each is dropped alone, and what a source knew stays as it was."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dataset_builders.chat_endpoint import ChatOptions
-from dataset_builders.perception import DepthEstimate, Detection, Models, PerceptionOptions, Region
+from dataset_builders.perception import DepthEstimate, Detection, Models, PerceptionOptions, Region, open_model
 from dataset_builders.perception.pipeline import perceive
-from dataset_builders.scene import UNKNOWN_INTRINSICS, DropItem, Scene, SceneObject, View
+from dataset_builders.scene import UNKNOWN_INTRINSICS, DropItem, InputError, Scene, SceneObject, View
 from tests.dataset_builders.scenes_for_tests import BREAKFAST, TWO_POSES, scene_of
 
 HEIGHT, WIDTH = 48, 64
@@ -164,8 +165,19 @@ def test_a_kind_that_is_not_used_leaves_its_gap(kind):
 
 
 def test_only_the_very_name_of_a_stub_is_one():
-    from dataset_builders.perception import open_model
-    from dataset_builders.scene import InputError
-
     with pytest.raises(InputError, match="'stubborn/depth' cannot be loaded"):
         open_model("depth", PerceptionOptions(depth="stubborn/depth"))
+
+
+def test_what_would_befall_every_scene_ends_the_build():
+    class NoPackage:
+        def reconstruct(self, views):
+            raise InputError("the package vggt is missing")
+
+    with pytest.raises(InputError, match="vggt is missing"):
+        perceive({"two": photo("two", views=2)}, FakeModels(depth=FlatDepth(), reconstructor=NoPackage()), None)
+
+
+def test_a_drop_survives_the_way_between_processes():
+    drop = pickle.loads(pickle.dumps(DropItem("bad_name", "caf\udce9.jpg")))
+    assert (drop.reason, drop.detail) == ("bad_name", "caf\\udce9.jpg")
