@@ -166,7 +166,7 @@ class Box:
 def trimmed_range(values: Array) -> tuple[Array, Array]:
     """Low and high ends (C,) of the columns of (N, C), whatever the outermost half percent on either side are.
 
-    The ends lie as far beyond what is left as the next half percent reaches, so that evenly spread values lose nothing.
+    The ends lie as far beyond what is left as the next half percent reaches, so that even values lose nothing.
     """
     ordered = np.sort(values, axis=0)
     cut = len(ordered) // 200

@@ -31,7 +31,7 @@ def drop_for(error: Exception, name: str) -> DropItem:
     """The drop that an item's error amounts to: one bad item never ends a build of many.
 
     Raises:
-        Exception: the error itself, where it would befall all the others too (a wrong argument, no package, a full disk).
+        Exception: the error itself, where it would befall all others too (wrong argument, no package, full disk).
     """
     if isinstance(error, DropItem):
         return error
