@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     turns = 3 if arguments.smallest else arguments.turns
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
-    rows = [measure(*case, turns, device, dtype) for case in tqdm(cases, desc="encoders", disable=None)]
+    rows = [measure(case, turns, device, dtype) for case in tqdm(cases, desc="encoders", disable=None)]
     print(table(rows))
     if arguments.output:
         command = " ".join(["python -m benchmarks.encoder", *(sys.argv[1:] if argv is None else argv)])
@@ -106,10 +106,9 @@ def random_encoder(family: str, size: str, side_px: int, attention: str) -> PreT
     return DINOv3ViTModel(DINOv3ViTConfig(**common, **sizes))
 
 
-def measure(
-    family: str, size: str, side_px: int, batch: int, turns: int, device: str, dtype: torch.dtype
-) -> dict[str, Any]:
+def measure(case: Case, turns: int, device: str, dtype: torch.dtype) -> dict[str, Any]:
     """One row: milliseconds of each form (median), ratios to the plain encoder, and on a GPU peak memory in MiB."""
+    family, size, side_px, batch = case
     with torch.device(device):
         forms: list[nn.Module] = [random_encoder(family, size, side_px, "sdpa").to(dtype)]
         for _ in range(2):

@@ -98,8 +98,10 @@ def test_one_product_in_one_call_of_twice_the_heads_one_product_out(monkeypatch)
         assert calls == [(2, 0.25, masked, False)] * 4 and products.count((32, 32)) >= 16
         plain = len(products)
         model.fuse_channels()
+        calls.clear()
         model.set_attn_implementation("eager")  # what is set later reaches the fused form, too
         output(model, **inputs)
+        assert not calls
         model.set_attn_implementation("sdpa")
         calls.clear(), products.clear()
         output(model, **inputs)
@@ -191,9 +193,11 @@ def test_fusing_again_takes_the_weights_as_they_are_now():
         for attention in boosted_modules(model):
             attention.o_proj.weight.mul_(2)
             attention.alpha_logit.zero_()
-    model.fuse_channels()
+    alpha = model.alpha_table()
+    assert model.fuse_channels().fused == [0, 1] and model.alpha_table() == alpha
     fused = output(model)
     assert relative_error(fused, output(model.unfuse_channels())) < 1e-5
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_the_other_classes_fuse_too():
