@@ -20,7 +20,7 @@ quickstart: install
 	$(BIN)/spatialboost quickstart $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 quality: install
 	$(BIN)/ruff check .
