@@ -16,7 +16,7 @@ PART_FRACTION = 0.01  # of the largest part of a mask: smaller ones are noise
 CURVED_JUMPS = 2.5  # jumps within `BLEED_PX` at the rim of a round thing, which turns away
 GRAIN_FACTOR = 5.0  # times the standard deviation from pixel to pixel: a greater step is an edge
 SMOOTH_PX = 5
-MAX_RIM = 200  # pixels of a mask's rim that are looked at, per side
+MAX_RIM = 100  # pixels of a mask's rim that are looked at, per side
 GAP_SLANT = 2.0  # over a gap, surfaces slanted by up to 63 degrees are no jump
 WELL_READ = 0.9  # share of a mask with readings, from which on there is nothing to explain
 PATCHY = 0.6  # share of the inner part of a mask with readings, below which it is no surface
@@ -121,7 +121,7 @@ class Rim:
     flush_fraction: float
 
 
-def rim_of(depth_m: Array, mask: Array, kept: Array, jump: float, focal_length_px: float, reach: int) -> Rim:
+def rim_of(depth_m: Array, mask: Array, own_m: Array, jump: float, focal_length_px: float, reach: int) -> Rim:
     """Look outward over the rim of a mask.
 
     Cameras see nothing right beside an occluder, so the last reading on the object is compared with the next one
@@ -130,16 +130,16 @@ def rim_of(depth_m: Array, mask: Array, kept: Array, jump: float, focal_length_p
     Args:
         depth_m: (H, W).
         mask: (H, W).
-        kept: (H, W), the readings that are the object's.
+        own_m: (H, W), the readings that are the object's, else 0.
         jump: relative step between neighbours that is an edge.
         focal_length_px: in pixels.
         reach: in pixels.
     """
     cut_pixels, flush_pixels, rim_pixels, cut_end = 0, 0, 0, False
-    upright = (depth_m, np.where(kept, depth_m, np.float32(0)), mask)
+    upright = (depth_m, own_m, mask)
     turned = [upright, tuple(one.T for one in upright)]
     for depth, own, inside in turned + [tuple(one[:, ::-1] for one in three) for three in turned]:  # four ways outward
-        rows, columns = thin(np.argwhere(inside[:, :-1] & ~inside[:, 1:]), MAX_RIM).T
+        rows, columns = (thin(place, MAX_RIM) for place in np.nonzero(inside[:, :-1] & ~inside[:, 1:]))
         if not len(rows):  # the mask ends at the image border
             continue
         here, steps_in = _first_reading(own, rows, columns - np.arange(reach)[:, None])
@@ -182,10 +182,9 @@ def _first_reading(depth_m: Array, rows: Array, columns: Array) -> tuple[Array, 
 def shrunk(mask: Array, steps: int) -> Array:
     """Erosion of a mask (H, W) by `steps` times 3 x 3 pixels, with nothing outside."""
     for _ in range(steps):
-        for axis in (0, 1):
-            whole, mask = np.moveaxis(mask, axis, 0), mask.copy()
-            kept = np.moveaxis(mask, axis, 0)
-            kept[1:] &= whole[:-1]
-            kept[:-1] &= whole[1:]
-            kept[[0, -1]] = False
+        for before, after in HERE:
+            whole, mask = mask, mask.copy()
+            mask[before] &= whole[after]
+            mask[after] &= whole[before]
+        mask[[0, -1]] = mask[:, [0, -1]] = False
     return mask

@@ -26,8 +26,9 @@ from dataset_builders.scene import Intrinsics
 
 Row = dict[str, Any]
 MEASURABLE_FRACTION = 0.01  # of the depth: shorter sides are not reported, even where depth is exact
+SIDE_NOISES = 5.0  # standard deviations of the depth: nor are sides shorter than this
 MEASURABLE_PX = 25  # masks are right to a pixel or two: what spans less in the image is not reported
-FORESHORTENED = 0.8  # cosine between a side and the line of sight, beyond which its far end may be out of sight
+FORESHORTENED = 0.75  # cosine between a side and the line of sight, beyond which its far end may be out of sight
 
 
 class RecordFacts:
@@ -111,7 +112,7 @@ class RecordFacts:
 
     def _measurable(self, row: Row, lengths_m: Array, slant: Array) -> Array:
         """Which lengths, at the depth of an object and at an angle of cosine `slant` to the sight, can be measured."""
-        shortest_m = max(NOISE_FACTOR * self.noise, MEASURABLE_FRACTION) * row["depth_m"]
+        shortest_m = max(SIDE_NOISES * self.noise, MEASURABLE_FRACTION) * row["depth_m"]
         span_px = lengths_m * np.sqrt(1 - np.minimum(slant, 1) ** 2) * self.cameras[row["view"]]["fx"] / row["depth_m"]
         return (lengths_m > shortest_m) & (span_px > MEASURABLE_PX)
 

@@ -155,11 +155,17 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
     """
     height, width = view.depth_m.shape
     around = max(1, round(SHADOW_FRACTION * width))
-    top, left = max(region[0].start - around, 0), max(region[1].start - around, 0)
-    window = slice(top, region[0].stop + around), slice(left, region[1].stop + around)
-    step = max(1, round(((window[0].stop - top) * (window[1].stop - left) / WINDOW_PIXELS) ** 0.5))
-    depth_m = view.depth_m[window][::step, ::step]
-    mask = view.instances[window][::step, ::step] == object_id  # type: ignore[index]
+    corner = [max(one.start - around, 0) for one in region]
+    window = tuple(slice(first, one.stop + around) for first, one in zip(corner, region))
+    step = max(1, round((np.prod([one.stop - one.start for one in window]) / WINDOW_PIXELS) ** 0.5))
+    depth_around = view.depth_m[window][::step, ::step]
+    mask_around = view.instances[window][::step, ::step] == object_id  # type: ignore[index]
+    close = tuple(  # all but a pixel of the surroundings is of no use for cleaning
+        slice(max((one.start - first) // step - 1, 0), (one.stop - first) // step + 2)
+        for first, one in zip(corner, region)
+    )
+    top, left = (first + step * one.start for first, one in zip(corner, close))
+    depth_m, mask = depth_around[close], mask_around[close]
     inside = mask & valid_depth(depth_m)
     focal_length_px = view.intrinsics.fx / step
     relative_jump = max(DEPTH_JUMP, SLANT_PIXELS / focal_length_px)
@@ -174,7 +180,9 @@ def _sight(view: View, index: int, object_id: int, region: tuple[slice, slice], 
     pixel_count = int(kept.sum()) * step**2
     if pixel_count < max(MIN_PIXELS, MIN_IMAGE_FRACTION * height * width):
         return None
-    rim = rim_of(depth_m, mask, kept, relative_jump, focal_length_px, max(1, around // step))
+    own_m = np.zeros_like(depth_around)
+    own_m[close] = np.where(kept, depth_m, 0)
+    rim = rim_of(depth_around, mask_around, own_m, relative_jump, focal_length_px, max(1, around // step))
     v, u = np.nonzero(covered)
     points = unproject(step * u + left, step * v + top, surface_m[v, u].astype(np.float64), view.intrinsics)
     points = transform(points, view.camera_to_world)
