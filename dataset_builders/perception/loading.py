@@ -29,7 +29,7 @@ class LoadedModel:
 
     def prepare(self, images: Sequence[np.ndarray], **prompts: Any) -> Any:
         """The processor's inputs for the model; the pixels are resized and normalised on the model's own device."""
-        pixels = [torch.tensor(image).permute(2, 0, 1) for image in images]  # (3, H, W)
+        pixels = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]  # (3, H, W)
         inputs = self.processor(
             images=[one.to(self.device) for one in pixels],
             input_data_format="channels_first",
