@@ -6,7 +6,7 @@ python -m benchmarks.truth                    # 3 x 40 rooms, some minutes
 Three inputs: `exact` depth that says so; `clean`, the same depth taken for a sensor's, so that it is cleaned and
 judged as such; and `degraded` (see benchmarks/degrade.py). The truth comes from the solids that rooms are made of,
 hidden parts included; only the distance between two things is, as the text says, that of their visible surfaces.
-Relations, sizes and distances are counted for all objects and pairs that may be asked about, whichever a dialogue draws.
+Relations, sizes and distances are counted for all things and pairs that may be asked about, not for those drawn only.
 """
 
 import argparse

@@ -28,7 +28,7 @@ def check_quality(scene: Scene) -> None:
     if not any(valid_depth(view.depth_m).any() for view in scene.views):
         raise DropItem(
             "no_depth",
-            f"scene {scene.id!r} has no depth reading from {MIN_DEPTH_M} m to {MAX_DEPTH_M:g} m; pass --depth-model to "
+            f"scene {scene.id!r} has no depth between {MIN_DEPTH_M} m and {MAX_DEPTH_M:g} m; pass --depth-model to "
             "have it estimated",
         )
     for number, view in enumerate(scene.views, start=1):

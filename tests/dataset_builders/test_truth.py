@@ -74,7 +74,7 @@ def test_true_differences_have_the_signs_of_the_relations():
     assert signs == {
         "left_right": 1, "front_behind": 1, "above_below": -1, "taller_shorter": -1, "bigger_smaller": -1,
     }  # fmt: skip
-    beside = replace(near, centre=near.centre + [0.01, 0, 0])
+    beside = replace(near, centre=near.centre + np.array([0.01, 0, 0]))
     difference, margin = true_difference("left_right", near, beside, to_view)
     assert difference < margin == pytest.approx(AMBIGUOUS_PLACE * 5**0.5, rel=0.01)
 
