@@ -38,6 +38,17 @@ def check_quality(scene: Scene) -> None:
     _check_solid(scene)
 
 
+def needs_gate(scene: Scene, asks_chat: bool) -> bool:
+    """Whether a scene is to go through `check_quality`: not where depth is exact, and not where none is needed.
+
+    Conversations that came with an image (LLaVA) need no depth, nor do the questions that a chat model asks about
+    several views.
+    """
+    has_depth = any(view.has_depth for view in scene.views)
+    needs_depth = not scene.conversation and not (asks_chat and len(scene.views) > 1)
+    return (has_depth or needs_depth) and scene.depth_noise > 0
+
+
 def _check_holes(depth_m: Array, where: str) -> None:
     """Sparse readings, spread as a LiDAR's are, are no holes; the sky is none either."""
     read = valid_depth(depth_m)

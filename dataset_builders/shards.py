@@ -25,6 +25,7 @@ from dataset_builders.plans import (
     full_disk_told,
     write_by_rename,
 )
+from dataset_builders.quality import check_quality, needs_gate
 from dataset_builders.scene import DropItem, Scene, drop_for
 from dataset_builders.schema import message_text
 from dataset_builders.sources import Source, open_source
@@ -135,15 +136,23 @@ def _load(source: Source, item: str, report: ShardReport) -> Scene | None:
 
 
 def _prepare(plan: BuildPlan, scenes: dict[str, Scene], report: ShardReport, tools: Tools) -> dict[str, Scene]:
-    """The scenes, in order, with what models add to them, without those that the models cannot help."""
+    """The scenes, in order, with what models add to them, without those that stay incomplete or cannot be trusted."""
     from dataset_builders.perception.pipeline import perceive, with_gravity
 
-    if not plan.uses_perception:
-        return {item: with_gravity(scene) for item, scene in scenes.items()}
-    prepared, drops = perceive(scenes, tools.models, tools.chat)
+    drops: list[tuple[str, DropItem]] = []
+    if plan.uses_perception:
+        scenes, drops = perceive(scenes, tools.models, tools.chat)
+    prepared = {}
+    for item, scene in scenes.items():
+        try:
+            if needs_gate(scene, asks_chat=plan.chat is not None):
+                check_quality(scene)
+            prepared[item] = with_gravity(scene)
+        except Exception as error:
+            drops.append((item, drop_for(error, item)))
     for item, drop in drops:
         report.drop("*", item, drop)
-    return {item: prepared[item] for item in scenes if item in prepared}
+    return prepared
 
 
 def _jobs(plan: BuildPlan, scene: Scene, item: str, report: ShardReport, tools: Tools) -> list[tuple[str, Job]]:

@@ -47,7 +47,7 @@ class _Block:
 
 
 def perceive(scenes: Mapping[str, Scene], models: Models, chat: "ChatClient | None") -> tuple[dict[str, Scene], Drops]:
-    """Complete a block of scenes with the models of a build.
+    """Complete a block of scenes with the models of a build; `with_gravity` is a step of its own.
 
     Args:
         scenes: by item, in order. What they have already (sensor depth, masks, poses) is kept as it is.
@@ -67,7 +67,6 @@ def perceive(scenes: Mapping[str, Scene], models: Models, chat: "ChatClient | No
         _segment(block, models, detections, chat)
     if models.has("namer"):
         _name_given_masks(block, models, chat)
-    block.update(list(block.scenes), lambda _, scene: with_gravity(scene))
     return block.scenes, block.drops
 
 

@@ -188,3 +188,14 @@ def test_depth_with_nonsense_in_it_is_measured_as_if_it_were_holes():
         assert set(found) == set(clean)
         for name, one in found.items():
             np.testing.assert_allclose(one.box.dimensions, clean[name].box.dimensions, rtol=0.05, atol=0.01)
+
+
+def test_what_has_exact_depth_or_needs_none_goes_through_no_gate(breakfast):
+    from dataset_builders.quality import needs_gate
+
+    dark = replace(breakfast, views=tuple(replace(v, depth_m=np.zeros_like(v.depth_m)) for v in breakfast.views))
+    assert needs_gate(breakfast, asks_chat=False) and needs_gate(dark, asks_chat=False)
+    assert needs_gate(dark, asks_chat=True), "a single view without depth gives nothing"
+    assert not needs_gate(replace(breakfast, depth_noise=0.0), asks_chat=False)
+    assert not needs_gate(replace(dark, conversation=(("What is it?", "A cup."),)), asks_chat=False)
+    assert not needs_gate(replace(dark, views=dark.views * 2), asks_chat=True)

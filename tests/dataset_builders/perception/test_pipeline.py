@@ -8,7 +8,7 @@ import pytest
 
 from dataset_builders.chat_endpoint import ChatOptions
 from dataset_builders.perception import DepthEstimate, Detection, Models, PerceptionOptions, Region, open_model
-from dataset_builders.perception.pipeline import perceive
+from dataset_builders.perception.pipeline import perceive, with_gravity
 from dataset_builders.scene import UNKNOWN_INTRINSICS, DropItem, InputError, Scene, SceneObject, View
 from tests.dataset_builders.scenes_for_tests import BREAKFAST, TWO_POSES, scene_of
 
@@ -132,8 +132,8 @@ def test_views_that_cannot_be_reconstructed_drop_their_scene():
 
 def test_a_labelled_floor_tells_where_up_is():
     scene = scene_of(BREAKFAST)
-    scenes, _ = perceive({"a": replace(scene, up_world=None)}, FakeModels(namer=Names()), None)
-    assert scenes["a"].up_world @ scene.up_world > np.cos(np.deg2rad(2))
+    found = with_gravity(replace(scene, up_world=None))
+    assert found.up_world @ scene.up_world > np.cos(np.deg2rad(2))
 
 
 def test_models_are_released_between_phases_unless_kept():
