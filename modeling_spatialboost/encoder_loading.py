@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .dual_channel_attention import encoder_layout
 
@@ -45,11 +46,18 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 def load_encoder(name: str, revision: str | None = None, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
     """The pre-trained encoder itself, unboosted, from a folder or a Hub id; composite repositories give the tower."""
     config = load_encoder_config(name, revision=revision)
+    file = cached_file(name, "config.json", revision=revision)
+    config._commit_hash = extract_commit_hash(file, None)  # transformers no longer notes it; never saved
     model_class = encoder_class(config)
     if model_class is AutoModel and type(config) in AutoModel._model_mapping:
         # the concrete class: AutoModel would pick the composite's class from the repository's own config
         model_class = AutoModel._model_mapping[type(config)]
     return model_class.from_pretrained(name, config=config, revision=revision, dtype=dtype)
+
+
+def vision_tower(model: PreTrainedModel) -> PreTrainedModel:
+    """The vision tower of a loaded composite model (CLIP, SigLIP); any other encoder itself."""
+    return getattr(model, "vision_model", model) if hasattr(model.config, "vision_config") else model
 
 
 def timm_geometry(encoder: PreTrainedModel) -> dict[str, Any]:

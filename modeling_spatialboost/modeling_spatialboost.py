@@ -20,6 +20,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from .adapter import AdapterMixin
 from .channel_fusion import FusionReport, fuse, unfuse
 from .configuration_spatialboost import SpatialBoostConfig
 from .dense_heads import LinearDepthHead, LinearSegmentationHead, scale_invariant_log_loss, upsample
@@ -31,7 +32,7 @@ from .dual_channel_attention import (
     is_second_channel,
     resolve_layers,
 )
-from .encoder_loading import build_encoder, load_encoder, mark_as_loaded, timm_geometry
+from .encoder_loading import build_encoder, load_encoder, mark_as_loaded, timm_geometry, vision_tower
 from .patch_tokens import as_pair, patchify, to_map
 
 
@@ -48,7 +49,7 @@ class BaseChannelReport:
         return not self.differing and not self.missing
 
 
-class SpatialBoostPreTrainedModel(PreTrainedModel):
+class SpatialBoostPreTrainedModel(AdapterMixin, PreTrainedModel):
     """Holds the encoder as `self.backbone`, boosted in place, so that its weights keep their names."""
 
     config: SpatialBoostConfig
@@ -101,7 +102,7 @@ class SpatialBoostPreTrainedModel(PreTrainedModel):
         """
         name = encoder if isinstance(encoder, str) else getattr(encoder.config, "_name_or_path", "") or None
         model = load_encoder(encoder, revision, dtype) if not isinstance(encoder, PreTrainedModel) else encoder
-        model = getattr(model, "vision_model", model) if hasattr(model.config, "vision_config") else model
+        model = vision_tower(model)
         if boosted_modules(model):
             raise ValueError(f"encoder={name!r} is boosted already. Load it with AutoModel.from_pretrained instead.")
         encoder_layout(model.config.model_type)
@@ -109,7 +110,7 @@ class SpatialBoostPreTrainedModel(PreTrainedModel):
             backbone_config=model.config,
             boosted_layers=boosted_layers,
             base_encoder=name,
-            base_revision=revision or getattr(model.config, "_commit_hash", None),
+            base_revision=getattr(model.config, "_commit_hash", None) or revision,
             **{"attn_implementation": model.config._attn_implementation, **timm_geometry(model), **config_kwargs},
         )
         training = model.training
