@@ -53,11 +53,30 @@ class SpatialBoostVLMModel(LlavaModel):
         patches = to_map(tokens, tower.patch_grid(pixel_values)).flatten(2).mT
         return torch.cat([tokens[:, :1], patches], dim=1) if self.config.use_cls_token else patches
 
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Projected tokens: `pooler_output` holds one (N, text hidden size) tensor an image."""
-        features = self.vision_features(pixel_values)
+    def project(self, features: torch.Tensor) -> BaseModelOutputWithPooling:
+        """What `vision_features` gave, with `pooler_output` one (N, text hidden size) tensor an image."""
         projected = self.multi_modal_projector(features.to(self.multi_modal_projector.linear_1.weight.dtype))
         return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(projected))
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Projected tokens: `pooler_output` holds one (N, text hidden size) tensor an image."""
+        return self.project(self.vision_features(pixel_values))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As LLaVA's; `vision_features` (num_images, N, C), computed before, stand in for `pixel_values`.
+
+        Raises:
+            ValueError: both are given.
+        """
+        if vision_features is not None:
+            kwargs["mm_encoder_outputs"] = {"image": self.project(vision_features)}
+        return super().forward(input_ids, pixel_values, **kwargs)
 
 
 class SpatialBoostForConditionalGeneration(LlavaForConditionalGeneration):

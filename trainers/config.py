@@ -1,11 +1,15 @@
 """What a recipe may say: where a stage starts, its data, and its optimisation (TRL's `SFTConfig` with groups)."""
 
+import os
 from dataclasses import dataclass, field
 
+from huggingface_hub.constants import HF_HOME
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from trainers.stages import ParameterGroup, get_stage
+
+FEATURES_FOLDER = os.path.join(HF_HOME, "spatialboost", "features")
 
 
 @dataclass
@@ -20,6 +24,8 @@ class StageArguments:
         model: the vision-language model that stages 2 and 3 continue from.
         revision: of the encoder's repository (stage 1) or of the model's (stages 2, 3).
         boosted_layers: attention layers that stage 3 gives a second channel.
+        cache_features: stages 1 and 2: folder that keeps the frozen encoder's outputs, so that they are computed once;
+            without a value, `spatialboost/features` in the Hub's cache folder.
         force: train again where `output_dir` holds a finished run.
     """
 
@@ -39,6 +45,15 @@ class StageArguments:
     boosted_layers: list[int] | None = field(
         default=None, metadata={"help": "Stage 3: attention layers that get a second channel; null = all."}
     )
+    cache_features: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Stages 1 and 2: compute the frozen encoder's outputs once and keep them in this folder; without "
+            f"a value: {FEATURES_FOLDER}.",
+            "nargs": "?",
+            "const": "true",
+        },
+    )
     force: bool = field(default=False, metadata={"help": "Train again where output_dir holds a finished run."})
 
     def __post_init__(self) -> None:
@@ -46,6 +61,13 @@ class StageArguments:
         get_stage(self.stage)
         if isinstance(self.datasets, str):  # a single entry in the YAML file
             self.datasets = [self.datasets]
+        if str(self.cache_features).lower() in ("true", "false"):
+            self.cache_features = FEATURES_FOLDER if str(self.cache_features).lower() == "true" else None
+        if self.cache_features is not None and self.stage == 3:
+            raise ValueError(
+                f"cache_features={self.cache_features!r}: stage 3 trains the encoder, so its outputs change with "
+                "every step: remove it."
+            )
         needed = ("encoder", "language_model") if self.stage == 1 else ("model",)
         for name in needed:
             if getattr(self, name) is None:

@@ -13,7 +13,7 @@ PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "safetenso
 # Settings that do not change the weights, and names whose content `data` and `started_from` pin.
 INCIDENTAL = {
     "output_dir", "resume_from_checkpoint", "force", "disable_tqdm", "report_to", "run_name", "project",
-    "logging_dir", "dataset_num_proc", "dataloader_num_workers", "hub_token", "datasets", "encoder",
+    "cache_features", "logging_dir", "dataset_num_proc", "dataloader_num_workers", "hub_token", "datasets", "encoder",
     "language_model", "model",
 }  # fmt: skip
 

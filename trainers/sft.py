@@ -29,6 +29,8 @@ from trl import TrlParser
 from trainers.cards import write_encoder_card, write_vlm_card
 from trainers.config import StageArguments, TrainingConfig
 from trainers.data import DataSource, load_training_data
+from trainers.feature_cache import cache_features
+from trainers.feature_shards import FeatureCache
 from trainers.models import ModelAndProcessor, cast_frozen_language_model, load_model, provenance
 from trainers.run_record import (
     FILE_NAME,
@@ -56,6 +58,7 @@ class Run(NamedTuple):
     counts: ParameterCounts
     checkpoint: str | None
     record: dict[str, Any]
+    features: FeatureCache | None
 
 
 def make_parser() -> TrlParser:
@@ -114,7 +117,10 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     if training.bf16 and not stage.trains("language_model"):
         cast_frozen_language_model(model)
     record |= {"trainable_parameters": counts.by_group, "frozen_parameters": counts.frozen}
-    return Run(arguments, training, dataset, (model, processor), counts, checkpoint, record)
+    features = None
+    if arguments.cache_features is not None:
+        dataset, features = cache_features(arguments.cache_features, dataset, (model, processor), training)
+    return Run(arguments, training, dataset, (model, processor), counts, checkpoint, record, features)
 
 
 def starting_record(arguments: StageArguments, training: TrainingConfig, sources: list[DataSource]) -> dict[str, Any]:
@@ -183,7 +189,14 @@ def train(run: Run) -> None:
     output_dir = Path(run.training.output_dir)
     model, processor = run.parts
     stage = STAGES[run.arguments.stage]
-    trainer = StageTrainer(stage, run.training, model=model, train_dataset=run.dataset, processing_class=processor)
+    trainer = StageTrainer(
+        stage,
+        run.training,
+        features=run.features,
+        model=model,
+        train_dataset=run.dataset,
+        processing_class=processor,
+    )
     if trainer.is_world_process_zero():
         write_record(output_dir, run.record)
     start = time.monotonic()

@@ -7,6 +7,8 @@ from torch import nn
 from trl import SFTTrainer
 
 from trainers.config import TrainingConfig
+from trainers.feature_cache import CachedFeatureCollator
+from trainers.feature_shards import FeatureCache
 from trainers.stages import Stage
 
 
@@ -15,18 +17,23 @@ class StageTrainer(SFTTrainer):
 
     args: TrainingConfig
 
-    def __init__(self, stage: Stage, args: TrainingConfig, **kwargs: Any) -> None:
+    def __init__(
+        self, stage: Stage, args: TrainingConfig, features: FeatureCache | None = None, **kwargs: Any
+    ) -> None:
         """Build the trainer.
 
         Args:
             stage: the row of `STAGES`, already applied to the model with `apply_stage`.
             args: optimisation.
+            features: of the images, if the data set holds numbers in their place (`cache_features`).
             kwargs: of `SFTTrainer`: model, train_dataset, processing_class, callbacks.
         """
         self.stage = stage
         self.learning_rates = {group.name: args.learning_rate_of(group) for group in stage.groups}
         args.learning_rate = self.learning_rates[stage.groups[0].name]  # transformers wants one for its optimizer
         super().__init__(args=args, **kwargs)
+        if features is not None:
+            self.data_collator = CachedFeatureCollator(self.data_collator, features)  # type: ignore[has-type]
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Optimizer groups of the trainable parameters: `name`, `params`, `lr`, `weight_decay`.
