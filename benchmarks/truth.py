@@ -78,7 +78,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.truth", description=__doc__.split("\n")[0])
     parser.add_argument("--rooms", type=int, default=40, help="rooms per seed")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of rooms, noise and questions")
-    parser.add_argument("--records", type=int, default=4, help="dialogues per room that are read back")
+    parser.add_argument(
+        "--records",
+        type=int,
+        default=6,
+        help="dialogues per room that are read back, with one view and two, with and without things",
+    )
     parser.add_argument("--smallest", action="store_true", help="2 rooms per seed, 2 dialogues each")
     return parser
 
@@ -117,6 +122,8 @@ def audit(rooms: int, seeds: range, records: int) -> dict[str, Tally]:
                 count_statements(tally, first_view(scene), exact, truth)
                 for number in range(records):
                     asked = scene if number % 2 else first_view(scene)
+                    if number % 4 > 1:  # what is asked of points alone
+                        asked = replace(asked, objects=())
                     count_record(tally, asked, seed=records * seed + number)
     return tallies
 
@@ -267,12 +274,12 @@ def report(tallies: dict[str, Tally]) -> str:
         "| input | relations answered | clear-cut wrong | undecidable asked | dialogues | contradictions | templates |"
     ]
     lines += ["|---|---|---|---|---|---|---|"]
-    known = sum(map(len, QUESTIONS.values())) + sum(map(len, ANSWERS.values()))
+    known = all_templates()
     for name, tally in tallies.items():
         asked = tally.relations.total()
         lines.append(
             f"| {name} | {asked} | {share(tally.wrong.total(), asked)} | {share(tally.undecidable.total(), asked)} "
-            f"| {tally.records} | {len(tally.problems)} | {len(tally.templates)} of {known} |"
+            f"| {tally.records} | {len(tally.problems)} | {len(tally.templates & known)} of {len(known)} |"
         )
     lines += ["", "| input | length | stated | median error | > 20 % off | bias |", "|---|---|---|---|---|---|"]
     for name, tally in tallies.items():
@@ -282,7 +289,18 @@ def report(tallies: dict[str, Tally]) -> str:
                 f"| {name} | {length} | {len(errors)} | {np.median(np.abs(errors)):.1%} "
                 f"| {np.mean(np.abs(errors) > FAR_OFF):.1%} | {np.median(errors):+.1%} |"
             )
+    seen = set().union(*(tally.templates for tally in tallies.values()))
+    lines += ["", f"Not seen: {', '.join(sorted(known - seen)) or 'no template'}."]
+    lines += [f"Contradiction: {problem}" for tally in tallies.values() for problem in tally.problems]
     return "\n".join(lines)
+
+
+def all_templates() -> set[str]:
+    """Names of all templates of dialogues, as `count_record` notes them."""
+    lists = {"question": QUESTIONS, "answer": ANSWERS}
+    return {
+        f"{what} {name}.{k}" for what, one in lists.items() for name, some in one.items() for k in range(len(some))
+    }
 
 
 def share(part: int, whole: int) -> str:

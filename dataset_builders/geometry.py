@@ -20,6 +20,7 @@ LEVEL_SINE = float(np.sin(np.deg2rad(60.0)))  # for a camera that looks down mor
 STEEP_SINE = float(np.sin(np.deg2rad(35.0)))  # of a thing seen more steeply the height cannot be told
 STRAIGHT_RAD = 0.17  # an outline that leaves its box's direction by less than 10 degrees
 STRAIGHT_SHARE = 0.5  # over this share of its length follows straight sides; another one is round
+ROUND_TIGHTNESS = 0.75  # no box around a round thing covers less than this share of the one that faces the camera
 UPRIGHT_SINES = (0.1, 0.995)  # a face whose normal is within 6 degrees of level or of vertical does not lean
 Array = np.ndarray
 
@@ -164,19 +165,28 @@ class Box:
 
 
 def trimmed_range(values: Array) -> tuple[Array, Array]:
-    """Low and high ends (C,) of the columns of (N, C), whatever the outermost half percent on either side are.
+    """Low and high ends (C,) of the columns of (N, C), whatever the outermost 1 of 150 on either side are.
 
-    The ends lie as far beyond what is left as the next half percent reaches: evenly spread values lose nothing.
+    The ends lie as far beyond what is left as the next 1 of 150 reaches, if there are values there: evenly spread ones
+    lose nothing.
     """
-    cut, last = len(values) // 200, len(values) - 1
-    places = [cut, 2 * cut, last - 2 * cut, last - cut]
-    low, next_low, next_high, high = np.partition(values, places, axis=0)[places]
-    return 2 * low - next_low, 2 * high - next_high
+    cut, last = len(values) // 150, len(values) - 1
+    places = [0, cut, 2 * cut, last - 2 * cut, last - cut, last]
+    least, low, next_low, next_high, high, most = np.partition(values, places, axis=0)[places]
+    return np.maximum(2 * low - next_low, least), np.minimum(2 * high - next_high, most)
 
 
 def _to_nearest_end(values: Array) -> Array:
     """Distance of each value to the nearer end of its column, (N, A)."""
     return np.minimum(values - values.min(axis=0), values.max(axis=0) - values)
+
+
+def _is_round(edges: Array, turns: Array, angles: Array) -> bool:
+    """Whether the edges (E, 2) of an outline, of directions `turns` (E,), follow none of the angles (A,) for long."""
+    apart = np.abs(turns - angles[:, None])  # (A, E)
+    lengths = np.hypot(edges[:, 0], edges[:, 1])
+    along_side = ((np.minimum(apart, np.pi / 2 - apart) < STRAIGHT_RAD) * lengths).sum(axis=1)
+    return bool(along_side.max() < STRAIGHT_SHARE * lengths.sum())
 
 
 def _flat_box(points: Array, up: Array, sight: Array | None) -> Box:
@@ -196,23 +206,22 @@ def _flat_box(points: Array, up: Array, sight: Array | None) -> Box:
     edges = np.diff(outline, axis=0, append=outline[:1])
     turns = np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2)
     angles = np.unique(np.round(turns * 50)) / 50
-    if sight is not None:
-        apart = np.abs(turns - angles[:, None])  # (A, E)
-        along_side = np.minimum(apart, np.pi / 2 - apart) < STRAIGHT_RAD
-        lengths = np.hypot(edges[:, 0], edges[:, 1])
-        if (along_side * lengths).sum(axis=1).max() < STRAIGHT_SHARE * lengths.sum():
-            angles = np.arctan2(sight @ second, sight @ first)[None] % (np.pi / 2)
+    if sight is not None:  # the last candidate faces the camera
+        angles = np.append(angles, np.arctan2(sight @ second, sight @ first) % (np.pi / 2))
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (A, 2)
     normals = directions[:, ::-1] * (-1, 1)
     areas = np.ptp(along(outline, directions), axis=0) * np.ptp(along(outline, normals), axis=0)
-    tight = areas <= 1.1 * areas.min()
+    tight = areas <= 1.1 * areas[: len(areas) - (sight is not None)].min()
+    if sight is not None:
+        tight[-1] = areas.min() > ROUND_TIGHTNESS * areas[-1] and _is_round(edges, turns, angles)
+        tight[:-1] &= not tight[-1]
     sample = thin(flat, 128)
     distances = np.minimum(  # of points to the nearest side of each rectangle: two visible walls make an L
         _to_nearest_end(along(sample, directions[tight])), _to_nearest_end(along(sample, normals[tight]))
     )
     cosine, sine = directions[tight][distances.mean(axis=0).argmin()]
     axes = np.stack([cosine * first + sine * second, cosine * second - sine * first, up])
-    low, high = trimmed_range(along(thin(points, 2048), axes))
+    low, high = trimmed_range(along(thin(points, 4096), axes))
     order = np.argsort(low - high)
     return Box(((low + high) / 2) @ axes, axes[order], (high - low)[order])
 

@@ -18,6 +18,7 @@ from dataset_builders.geometry import (
     plane_normal,
     surface_distance,
     transform,
+    trimmed_range,
     unproject,
     up_from_support,
     valid_depth,
@@ -117,9 +118,10 @@ def test_plane_normal_of_points_without_extent_is_nan():
 
 
 def box_surface(size, yaw=0.0, centre=(0, 0, 0), count=6000):
-    """Points on the surface of a box, its sides along rotated axes."""
+    """Points spread evenly over the surface of a box, its sides along rotated axes."""
+    areas = np.prod(size) / np.array(size)
     points = RNG.uniform(-0.5, 0.5, (count, 3))
-    points[np.arange(count), RNG.integers(0, 3, count)] = RNG.choice([-0.5, 0.5], count)
+    points[np.arange(count), RNG.choice(3, count, p=areas / areas.sum())] = RNG.choice([-0.5, 0.5], count)
     turn = Solid("", (0, 0, 0), (1, 1, 1), yaw).axes()
     return points * size @ turn + centre
 
@@ -131,6 +133,23 @@ def test_box_of_an_upright_thing_at_any_scale(size, yaw):
     np.testing.assert_allclose(box.dimensions, sorted(size, reverse=True), rtol=0.05)
     np.testing.assert_allclose(box.centre, (1, 2, 3), atol=0.01 * max(size))
     np.testing.assert_allclose(box.axes @ box.axes.T, np.eye(3), atol=1e-9)
+
+
+def test_the_ends_of_evenly_spread_values_are_kept_and_stray_ones_are_not():
+    values = np.concatenate([np.linspace(-1, 2, 2000), [50.0, -40, 60, 70, -80]])[:, None]
+    np.testing.assert_allclose(np.concatenate(trimmed_range(values)), (-1, 2), atol=0.01)
+    np.testing.assert_allclose(np.concatenate(trimmed_range(np.array([[3.0], [1.0]]))), (1, 3))
+
+
+@pytest.mark.parametrize("azimuth", [0, 25, 45, 80])
+def test_box_of_a_ball_seen_from_above_has_its_full_width(azimuth):
+    """Only the side that faces the camera is seen; a box turned by 45 degrees would be a quarter too small."""
+    points = RNG.normal(size=(20000, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    sight = camera_pose(yaw=azimuth, pitch=40)[:3, 2]
+    box = oriented_box(points[points @ sight < -0.05], UP, 0.01, sight)
+    assert box.dimensions[0] == pytest.approx(2, rel=0.03)
+    assert abs(box.axes[0] @ sight) < 0.1
 
 
 def test_box_of_a_leaning_thing_follows_its_face_with_and_without_gravity():
@@ -229,6 +248,10 @@ def test_left_in_space_but_right_in_the_image_is_undecidable():
 
 def test_farther_ahead_but_nearer_by_range_is_undecidable():
     assert sign("front_behind", placed((3, 0, 1)), placed((0, 0, 2))) == 0
+
+
+def test_farther_ahead_but_as_far_by_range_is_undecidable():
+    assert sign("front_behind", placed((1.04, -1.94, 1.12)), placed((0.5, -2.01, 1.35))) == 0
 
 
 def test_big_is_not_long_and_thin():

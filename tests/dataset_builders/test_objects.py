@@ -241,6 +241,26 @@ def test_a_side_that_leads_away_or_spans_few_pixels_is_not_told():
     assert matchbox["occluded"]  # 11 pixels across: a size would be a guess
 
 
+def test_a_side_along_the_line_of_sight_is_not_told_however_long_it_seems():
+    camera = {"width": 640, "height": 480, "fx": 520.0, "fy": 520.0, "cx": 319.5, "cy": 239.5}
+    record = base_record(scene_of([TABLE]), 0, "forward")
+    facts = RecordFacts(record | {"cameras": [camera | {"camera_to_world": camera_pose().ravel().tolist()}]})
+    row = {"view": 0, "depth_m": 2.0, "dimensions": [0.6, 0.5, 0.4], "centre": [0.0, -1.0, 2.0]}
+    upright = {"box_rotation": [1, 0, 0, 0, 1, 0, 0, 0, 1]}  # the third side leads away, at 27 degrees
+    assert facts.dimensions_text(row | upright) == "0.600 m by 0.500 m"
+    across = {"box_rotation": [0, 0, 1, 0, 1, 0, 1, 0, 0]}  # the longest does; it is always told
+    assert facts.dimensions_text(row | across) == "0.600 m by 0.500 m by 40.0 cm"
+
+
+def test_grain_of_the_depth_makes_nothing_thicker():
+    scene = scene_of(TIDY, width=640, height=480, focal=520.0, noise=0.01)
+    view, clean = scene.views[0], measure(scene)
+    depth = view.depth_m * (1 + 0.006 * RNG.standard_normal(view.depth_m.shape)).astype(np.float32)
+    grainy = measure(replace(scene, views=(replace(view, depth_m=depth),)))
+    for name, one in grainy.items():
+        np.testing.assert_allclose(one.box.dimensions[:2], clean[name].box.dimensions[:2], atol=0.012, err_msg=name)
+
+
 def test_noise_decides_which_sides_are_told():
     solids = [TABLE, Solid("box", (0.1, 1.2, 0.05), (0.3, 0.2, 0.1), 40)]
     told = []
