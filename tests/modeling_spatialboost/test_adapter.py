@@ -115,7 +115,10 @@ def test_the_file_holds_the_second_channels_and_nothing_else(name, tmp_path):
     assert any(torch.equal(tensors["layers.1.alpha_logit"], p) for p in added.values())
 
 
-def test_a_folders_path_stays_private_and_no_base_can_be_guessed(made):
+def test_a_folders_path_stays_private_and_no_base_can_be_guessed(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made.parent)
+    trained(f"{made.name}/base").save_adapter(tmp_path)  # looks like an id
+    assert record_of(tmp_path) == record_of(made / "adapter")
     text = (made / "adapter" / RECORD_FILE).read_text() + (made / "adapter" / WEIGHTS_FILE).read_bytes().decode(
         "latin"
     )
@@ -205,6 +208,10 @@ def test_the_hash_sees_values_shapes_and_order_and_not_the_second_channel():
         weight.fill_(3.0), other.fill_(2.0)
     assert len({plain, one, weights_sha256(encoder, torch.float32), weights_sha256(encoder, torch.bfloat16)}) == 4
     now = weights_sha256(encoder, torch.float32)
+    cls_token = encoder.embeddings.cls_token
+    cls_token.data = cls_token.data.view(1, 32, 1)
+    assert weights_sha256(encoder, torch.float32) != now
+    cls_token.data = cls_token.data.view(1, 1, 32)
     assert weights_sha256(trained(encoder).backbone, torch.float32) == now
 
 
