@@ -195,7 +195,7 @@ def _pixel_batches(
     dataset: Dataset, places: list[tuple[int, int]], processor: SpatialBoostProcessor, num_workers: int
 ) -> DataLoader:
     """Batches of pixel values (B, 3, H, W) of the images at `places`."""
-    raw = dataset.select_columns(["images"]).cast_column("images", List(Image(decode=False)))
+    raw = dataset.select_columns(["images"]).with_format("arrow")
     decode = partial(_pixel_values, raw, processor)
     own = torch.Generator()  # a data loader draws from its generator; the run's stays as it is
     return DataLoader(
@@ -208,7 +208,7 @@ def _pixel_batches(
 
 
 def _pixel_values(raw: Dataset, processor: SpatialBoostProcessor, places: list[tuple[int, int]]) -> torch.Tensor:
-    images = [Image().decode_example(raw[row]["images"][index]) for row, index in places]
+    images = [Image().decode_example(raw[row]["images"][0][index].as_py()) for row, index in places]
     return processor.image_processor(images, return_tensors="pt")["pixel_values"]
 
 
