@@ -51,7 +51,8 @@ class SpatialBoostVLMModel(LlavaModel):
             tokens = outputs.last_hidden_state
             tokens = tokens if tower.normalised else tower.final_norm(tokens)
         patches = to_map(tokens, tower.patch_grid(pixel_values)).flatten(2).mT
-        return torch.cat([tokens[:, :1], patches], dim=1) if self.config.use_cls_token else patches
+        # one layout, so that gradients of the projector round alike whether features come from here or from a cache
+        return torch.cat([tokens[:, :1], patches], dim=1) if self.config.use_cls_token else patches.contiguous()
 
     def project(self, features: torch.Tensor) -> BaseModelOutputWithPooling:
         """What `vision_features` gave, with `pooler_output` one (N, text hidden size) tensor an image."""
