@@ -75,9 +75,9 @@ def _in_this_process(plan: BuildPlan, missing: list[int], bar: tqdm) -> None:
 
 def _in_processes(plan: BuildPlan, missing: list[int], workers: int) -> Iterator[int]:
     """Numbers of shards as they are finished."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))  # else each takes all
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(plan,)) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(plan,))
+    with _threads_per_process(max(1, (os.cpu_count() or 1) // workers)), pool:
         futures = [pool.submit(_build_in_worker, shard) for shard in missing]
         try:
             for future in as_completed(futures):
@@ -92,6 +92,18 @@ def _in_processes(plan: BuildPlan, missing: list[int], workers: int) -> Iterator
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _threads_per_process(count: int) -> Iterator[None]:
+    """Processes that start meanwhile use so many threads each, where the user does not say; else each takes all."""
+    said = os.environ.get("OMP_NUM_THREADS")
+    os.environ.setdefault("OMP_NUM_THREADS", str(count))
+    try:
+        yield
+    finally:
+        if said is None:
+            del os.environ["OMP_NUM_THREADS"]
 
 
 def _start_worker(plan: BuildPlan) -> None:

@@ -100,3 +100,16 @@ def _wait_for(condition, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def test_workers_share_the_cores_and_this_process_keeps_its_own(monkeypatch):
+    from dataset_builders.executors import _threads_per_process
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with _threads_per_process(3):
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with _threads_per_process(3):
+        assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert os.environ["OMP_NUM_THREADS"] == "7"
