@@ -89,9 +89,10 @@ class DenseData:
         shared = set(self.train.image_digests) & set(self.test.image_digests)
         return {
             "source": self.source,
-            "configuration": "dense",
-            "train": {"images": len(self.train), "dropped": self.train.dropped, "fingerprint": self.train.fingerprint},
-            "test": {"images": len(self.test), "dropped": self.test.dropped, "fingerprint": self.test.fingerprint},
+            "splits": {
+                name: {"items": len(split), "dropped": split.dropped, "fingerprint": split.fingerprint}
+                for name, split in (("train", self.train), ("test", self.test))
+            },
             "images_in_both_splits": len(shared),
             "classes": list(self.class_names),
         }

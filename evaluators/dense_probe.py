@@ -1,22 +1,26 @@
-"""The course that every linear probe of a dense task takes: features, one head per seed, scores, controls."""
+"""The course that every linear probe of a dense task takes: features, one head per seed, per-image items, controls."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from evaluators.contract import Result, TaskConfig
 from evaluators.dense_data import DenseData, DenseSplit, load_dense
 from evaluators.encoders import Encoder
 from evaluators.features import extract_cached
 from evaluators.heads import FitConfig, Loss, fit_head
 from modeling_spatialboost.dense_heads import upsample
 
+NOTES = (
+    "The head is trained on split train and its last step measured on split test; nothing is selected on either.",
+    "Images are resized to the input resolution without keeping their aspect ratio.",
+)
 # (height, width) -> a map of that size
 MapOfSize = Callable[[tuple[int, int]], np.ndarray]
 # (index of the test image, (height, width)) -> a map of that size
@@ -24,26 +28,10 @@ Predictor = Callable[[int, tuple[int, int]], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseProbeConfig:
-    """What is measured on what.
+class DenseProbeConfig(TaskConfig):
+    """A linear probe of a dense task; `fit` is the optimisation of the head, None = the preset's."""
 
-    Attributes:
-        data: folder or Hub id with the configuration `dense`.
-        resolution: (height, width) in pixels, rounded to the encoder's patch size.
-        cache_dir: where feature maps are kept.
-        fit: the optimisation of the head.
-        seeds: one head each.
-        limit: at most so many images of each split.
-        num_examples: test images whose maps are returned for the picture.
-    """
-
-    data: str
-    resolution: tuple[int, int]
-    cache_dir: Path
-    fit: FitConfig
-    seeds: tuple[int, ...] = (0,)
-    limit: int | None = None
-    num_examples: int = 4
+    fit: FitConfig | None = None
 
 
 class DenseTask(Protocol):
@@ -63,46 +51,50 @@ class DenseTask(Protocol):
     def controls(self, targets: torch.Tensor) -> dict[str, MapOfSize]:
         """Return predictors that see no image, made of the (N, H, W) training targets."""
 
-    def score(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-        """Return a value per metric for (prediction, truth) maps."""
+    def measure(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Return (num_images, D) items for (prediction, truth) maps, of which `aggregate` makes the scores."""
+
+    def aggregate(self, items: np.ndarray) -> dict[str, float]:
+        """Return a value per metric."""
 
 
 def run_probe(
-    encoder: Encoder, config: DenseProbeConfig, make_task: Callable[[DenseData], DenseTask]
-) -> dict[str, Any]:
-    """Train one head per seed on the train split and score its last step on the test split.
-
-    Returns:
-        `scores` (per metric a list over seeds), `controls` (per control a number per metric), what they were
-        measured with, and `examples`: arrays for the picture, which are no part of results.json.
-    """
+    encoder: Encoder, config: DenseProbeConfig, fit: FitConfig, make_task: Callable[[DenseData], DenseTask]
+) -> Result:
+    """Train one head per seed on the train split and measure its last step on the test split."""
+    assert config.data is not None  # the catalogue says that the data set has a place
     data = load_dense(config.data, config.limit)
     task = make_task(data)
-    resolution = encoder.fit_resolution(config.resolution)
+    resolution = encoder.fit_resolution(config.resolution or encoder.input_size_px)
     train, test = (
         extract_cached(encoder, split, split.fingerprint, resolution, config.cache_dir)
         for split in (data.train, data.test)
     )
     targets = data.train.training_targets(task.column, resolution, config.cache_dir)
     controls = {
-        name: task.score(_pairs(data.test, task.column, partial(_blind, control)))
+        name: task.aggregate(task.measure(_pairs(data.test, task.column, partial(_blind, control))))
         for name, control in task.controls(targets).items()
     }
-    seed_scores: list[dict[str, float]] = []
+    items: list[np.ndarray] = []
     examples: list[dict[str, np.ndarray]] = []
     for seed in config.seeds:
         head = fit_head(
-            partial(task.make_head, encoder.hidden_size), train, targets, task.loss, config.fit, seed, encoder.device
+            partial(task.make_head, encoder.hidden_size), train, targets, task.loss, fit, seed, encoder.device
         )
         predict = partial(_predict, task, head, test, encoder.device)
-        seed_scores.append(task.score(_pairs(data.test, task.column, predict)))
+        items.append(task.measure(_pairs(data.test, task.column, predict)))
         examples = examples or _examples(data.test, task.column, predict, config.num_examples)
     return {
-        "protocol": {"id": task.protocol, "notes": list(task.notes), "fit": asdict(config.fit)},
+        "protocol": {
+            "id": task.protocol,
+            "notes": [*task.notes, *NOTES],
+            "settings": asdict(fit),
+            "differs": "the data set is not one of the paper's",
+        },
         "data": data.describe(),
         "encoder": {**encoder.describe(), "resolution_px": list(resolution)},
         "seeds": list(config.seeds),
-        "scores": {name: [scores[name] for scores in seed_scores] for name in seed_scores[0]},
+        "items": items,
         "controls": controls,
         "examples": examples,
     }

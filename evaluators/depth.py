@@ -3,17 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from evaluators.contract import Result
 from evaluators.dense_data import DenseData
 from evaluators.dense_probe import DenseProbeConfig, MapOfSize, run_probe
 from evaluators.encoders import Encoder
 from evaluators.heads import FitConfig, LinearDepthHead, Loss, SigLoss
-from evaluators.metrics import DEPTH_METRICS, depth_errors, mean_over_images
+from evaluators.metrics import DEPTH_METRICS, depth_errors
+from evaluators.pictures import save_picture
 
 METRICS = DEPTH_METRICS
 NUM_BINS = 256
@@ -26,10 +28,9 @@ FIT_PRESETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthConfig(DenseProbeConfig):
+class Config(DenseProbeConfig):
     """A depth probe; truth outside (min_depth_m, max_depth_m), which the bins span, does not count."""
 
-    fit: FitConfig = FIT_PRESETS["full"]
     min_depth_m: float = 1e-3
     max_depth_m: float = 10.0
 
@@ -39,16 +40,24 @@ class DepthConfig(DenseProbeConfig):
             raise ValueError(f"max_depth_m {self.max_depth_m} is not above {self.min_depth_m} m: pass a larger one")
 
 
-def evaluate(encoder: Encoder, config: DepthConfig) -> dict[str, Any]:
+def evaluate(encoder: Encoder, config: Config) -> Result:
     """Probe depth: RMSE (mean of per-image), AbsRel, delta1, with constant and position-only controls.
-
-    Returns:
-        See `run_probe`.
 
     Raises:
         ValueError: if the data is not as `load_dense` wants it or has no depth within the range.
     """
-    return run_probe(encoder, config, partial(DepthTask, config))
+    fit = config.fit or FIT_PRESETS[config.preset]
+    return run_probe(encoder, config, fit, partial(DepthTask, config, fit))
+
+
+def aggregate(items: np.ndarray) -> dict[str, float]:
+    """Average per-image errors, (num_images, 3): the published RMSE is this mean, not the global one."""
+    return dict(zip((metric.name for metric in METRICS), np.nanmean(items, axis=0).tolist()))
+
+
+def draw(file: Path, base: Result, boosted: Result) -> None:
+    """Image, truth, base and boosted."""
+    save_picture(file, base["examples"], boosted["examples"], class_names=None)
 
 
 class DepthTask:
@@ -57,7 +66,9 @@ class DepthTask:
     protocol = "depth-linear/1"
     column = "depth"
 
-    def __init__(self, config: DepthConfig, data: DenseData) -> None:
+    aggregate = staticmethod(aggregate)
+
+    def __init__(self, config: Config, fit: FitConfig, data: DenseData) -> None:
         """Keep the range of depth and tell the protocol."""
         self.data, self.range_m = data, (config.min_depth_m, config.max_depth_m)
         self.notes: tuple[str, ...] = (
@@ -67,7 +78,7 @@ class DepthTask:
             f"({config.min_depth_m:g}, {config.max_depth_m:g}) m does not count, predictions are clamped to it; no "
             "crop of the truth, no flip at test time, no augmentation.",
         )
-        self.loss: Loss = SigLoss(*self.range_m, warmup_steps=min(100, config.fit.steps // 3))
+        self.loss: Loss = SigLoss(*self.range_m, warmup_steps=min(100, fit.steps // 3))
 
     def make_head(self, channels: int) -> LinearDepthHead:
         """Return a depth head."""
@@ -91,12 +102,12 @@ class DepthTask:
 
         return {"constant": lambda size: np.full(size, float(constant_m)), "position_only": position_only}
 
-    def score(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-        """Return the mean of per-image errors."""
+    def measure(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Return (num_images, 3) errors, NaN for an image without truth."""
         errors = [depth_errors(prediction_m, truth_m, *self.range_m) for prediction_m, truth_m in pairs]
         if not any(errors):
             raise self._no_depth("test")
-        return mean_over_images(errors)
+        return np.array([list(error.values()) if error else [np.nan] * len(METRICS) for error in errors])
 
     def _no_depth(self, split: str) -> ValueError:
         low_m, high_m = self.range_m

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 IGNORED_CLASS = 255
 
@@ -67,34 +67,38 @@ def depth_errors(
     }
 
 
-def mean_over_images(errors: list[dict[str, float] | None]) -> dict[str, float]:
-    """Average per-image errors over the images that have any: the published RMSE is this, not the global one."""
-    counted = [error for error in errors if error is not None]
-    return {metric.name: float(np.mean([error[metric.name] for error in counted])) for metric in DEPTH_METRICS}
+def overlap(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count the pixels of one image; 255 in the truth does not count.
+
+    Args:
+        prediction: (H, W) class ids.
+        truth: (H, W) class ids or 255.
+        num_classes: K.
+
+    Returns:
+        (3K,): per class the pixels that are it in both maps, in the prediction, in the truth.
+    """
+    counted = truth != IGNORED_CLASS
+    confusion = multiclass_confusion_matrix(
+        torch.from_numpy(prediction[counted].astype(np.int64)),
+        torch.from_numpy(truth[counted].astype(np.int64)),
+        num_classes,
+    ).numpy()  # (truth, prediction)
+    return np.concatenate([confusion.diagonal(), confusion.sum(0), confusion.sum(1)]).astype(np.float64)
 
 
-class SegmentationScores:
-    """Pixel counts over a whole data set; 255 in the truth does not count."""
+def class_iou(items: np.ndarray) -> np.ndarray:
+    """Return (K,) intersection over union in [0, 1] of (num_images, 3K) counts; NaN for a class that is nowhere."""
+    both, predicted, true = items.sum(0).reshape(3, -1)
+    union = predicted + true - both
+    return np.divide(both, union, out=np.full_like(both, np.nan), where=union > 0)
 
-    def __init__(self, num_classes: int) -> None:
-        """Start with no pixels."""
-        self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED_CLASS)
 
-    def add(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Count one image: (H, W) class ids each."""
-        self.confusion.update(torch.from_numpy(prediction.astype(np.int64)), torch.from_numpy(truth.astype(np.int64)))
-
-    def class_iou(self) -> np.ndarray:
-        """Return (K,) intersection over union in [0, 1], NaN for a class in neither prediction nor truth."""
-        counts = self.confusion.compute().numpy().astype(np.float64)  # (truth, prediction)
-        correct = counts.diagonal()
-        union = counts.sum(0) + counts.sum(1) - correct
-        return np.divide(correct, union, out=np.full_like(correct, np.nan), where=union > 0)
-
-    def compute(self) -> dict[str, float]:
-        """Return a value per name in SEGMENTATION_METRICS, in percent."""
-        counts = self.confusion.compute().numpy().astype(np.float64)
-        return {
-            "mean_iou": float(100 * np.nanmean(self.class_iou())),
-            "pixel_accuracy": float(100 * counts.diagonal().sum() / counts.sum()),
-        }
+def segmentation_scores(items: np.ndarray) -> dict[str, float]:
+    """Return mIoU over the data set and pixel accuracy, per cent, of the (num_images, 3K) counts of `overlap`."""
+    both, _, true = items.sum(0).reshape(3, -1)
+    iou = class_iou(items)
+    return {
+        "mean_iou": float(100 * np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
+        "pixel_accuracy": float(100 * both.sum() / true.sum()) if true.any() else float("nan"),
+    }

@@ -6,46 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from evaluators.catalogue import DATA_SETS, TASKS
 from evaluators.metrics import Metric
 
 PACKAGES = ("torch", "transformers", "datasets", "torchmetrics", "numpy", "pillow")
-CONTROLS = {"constant": "constant", "position_only": "position only"}
-
-
-def compare(metrics: tuple[Metric, ...], base: dict[str, Any], boosted: dict[str, Any]) -> dict[str, Any]:
-    """Put the results of one task for two encoders side by side.
-
-    Args:
-        metrics: of the task, the one that decides first.
-        base: what the task's `evaluate` returned for the base encoder.
-        boosted: the same for the boosted encoder, with the same configuration.
-
-    Returns:
-        The task's entry in results.json; differences are boosted - base, paired by seed.
-    """
-    rows = {}
-    for metric in metrics:
-        base_scores, boosted_scores = np.array(base["scores"][metric.name]), np.array(boosted["scores"][metric.name])
-        rows[metric.name] = {
-            "label": metric.label,
-            "higher_is_better": metric.higher_is_better,
-            "base": _summary(base_scores),
-            "boosted": _summary(boosted_scores),
-            "difference": _summary(boosted_scores - base_scores),
-            "controls": {name: scores[metric.name] for name, scores in base["controls"].items()},
-        }
-    return {
-        "protocol": base["protocol"],
-        "data": base["data"],
-        "seeds": base["seeds"],
-        "base": base["encoder"],
-        "boosted": boosted["encoder"],
-        "metrics": rows,
-        "warnings": _warnings(metrics[0], rows[metrics[0].name], base, boosted),
-    }
 
 
 def environment(device: str) -> dict[str, str]:
@@ -65,16 +31,18 @@ def render_table(results: dict[str, Any]) -> str:
     """Return the one table as Markdown: a row per task and metric."""
     entries = list(results["tasks"].values())
     sides = [f"{side} ({_count(entries[0][side]['parameters'])} parameters)" for side in ("base", "boosted")]
-    titles = ["task", "metric", "input", *sides, "difference", *CONTROLS.values()]
+    titles = ["task", "data", "metric", "input", *sides, "difference", "95 % interval", "controls"]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for task, entry in results["tasks"].items():
+    for entry_name, entry in results["tasks"].items():
+        task, data_set = entry_name.split("/")
         resolutions = dict.fromkeys("x".join(map(str, entry[side]["resolution_px"])) for side in ("base", "boosted"))
         for name, row in entry["metrics"].items():
             metric = Metric(name, row["label"], row["higher_is_better"])
-            cells = [task, f"{metric.label} {metric.arrow}", " / ".join(resolutions)]
+            cells = [TASKS[task].title, data_set, f"{metric.label} {metric.arrow}", " / ".join(resolutions)]
             cells += [_number(row["base"]), _number(row["boosted"])]
             cells += [f"{_number(row['difference'], signed=True)} {_verdict(metric, row['difference']['mean'])}"]
-            cells += [f"{row['controls'][control]:.4g}" for control in CONTROLS]
+            cells += [" to ".join(f"{end:+.3g}" for end in row["difference"]["interval"])]
+            cells += [", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row["controls"].items())]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -87,8 +55,9 @@ def render_markdown(results: dict[str, Any]) -> str:
     parts += [render_table(results), ""]
     parts += [
         "Differences are boosted - base, paired: both heads start from the same weights and see the same batches. "
-        "With several seeds: mean ± standard deviation over the seeds. The controls see no image: `constant` is the "
-        "mean depth or the most frequent class of the train split, `position only` the same per pixel position.",
+        "With several seeds: mean ± standard deviation over the seeds. The interval is a paired bootstrap over the "
+        "test items (1,000 resamples, the mean over seeds). Of the controls, `constant` and `position only` see no "
+        "image: the mean depth or the most frequent class of the train split, over everything or per pixel position.",
         "",
         *(f"**Warning, {task}:** {line}\n" for task, entry in results["tasks"].items() for line in entry["warnings"]),
     ]
@@ -101,17 +70,19 @@ def render_markdown(results: dict[str, Any]) -> str:
 def _task_section(task: str, entry: dict[str, Any]) -> list[str]:
     """Return the lines on how one task was measured."""
     data = entry["data"]
-    lines = [f"## {task}: {entry['protocol']['id']}", "", f"![{task}: image, truth, base, boosted]({task}.png)", ""]
-    lines += [f"* {note}" for note in entry["protocol"]["notes"]]
-    fit = ", ".join(f"{key} {value}" for key, value in entry["protocol"]["fit"].items())
-    lines += [f"* Head: {fit}; seeds {', '.join(map(str, entry['seeds']))}."]
-    lines += ["* Trained on split train, the last step reported on split test; nothing is selected on either."]
-    lines += ["* Images are resized to the input resolution without keeping their aspect ratio."]
-    for split in ("train", "test"):
-        dropped = ", ".join(f"{count} {reason}" for reason, count in data[split]["dropped"].items()) or "none"
+    name, data_set = task.split("/")
+    lines = [f"## {TASKS[name].title}, {DATA_SETS[data_set].title}: {entry['protocol']['id']}", ""]
+    lines += [f"![{task}: image, truth, base, boosted]({entry['picture']})", ""] if "picture" in entry else []
+    protocol = entry["protocol"]
+    lines += [f"* {note}" for note in protocol["notes"]]
+    lines += [f"* Not to be put beside the paper's numbers: {protocol['differs']}."] if protocol["differs"] else []
+    settings = ", ".join(f"{key} {value}" for key, value in protocol["settings"].items())
+    lines += [f"* Settings: {settings}; seeds {', '.join(map(str, entry['seeds']))}."]
+    for split, row in data["splits"].items():
+        dropped = ", ".join(f"{count} {reason}" for reason, count in row["dropped"].items()) or "none"
         lines += [
-            f"* Data `{data['source']}`, configuration {data['configuration']}, split {split}: "
-            f"{data[split]['images']} images, dropped: {dropped}, content {data[split]['fingerprint']}."
+            f"* Data `{data['source']}`, split {split}: {row['items']} items, dropped: {dropped}, "
+            f"content {row['fingerprint']}."
         ]
     for side in ("base", "boosted"):
         encoder = entry[side]
@@ -121,30 +92,6 @@ def _task_section(task: str, entry: dict[str, Any]) -> list[str]:
             f"{encoder['hidden_size']}, {encoder['dtype']}, weights {encoder['weights_hash']}."
         ]
     return [*lines, ""]
-
-
-def _warnings(metric: Metric, row: dict[str, Any], base: dict[str, Any], boosted: dict[str, Any]) -> list[str]:
-    """Return what a reader must know before believing the difference."""
-    lines = []
-    gain = row["base"]["mean"] - row["controls"]["position_only"]
-    if not metric.is_better(gain):
-        lines.append(
-            f"the base encoder does not beat the position-only control in {metric.label}: it is too weak for its "
-            "difference to mean anything."
-        )
-    if base["data"]["images_in_both_splits"]:
-        lines.append(f"{base['data']['images_in_both_splits']} images are in both splits.")
-    for key in ("patch_size_px", "hidden_size", "resolution_px", "preprocessing"):
-        ours, theirs = base["encoder"][key], boosted["encoder"][key]
-        if ours != theirs:
-            lines.append(f"the encoders differ in {key}: {ours} (base), {theirs} (boosted).")
-    return lines
-
-
-def _summary(values: np.ndarray) -> dict[str, Any]:
-    """Return the values over seeds, their mean and sample standard deviation (None for one seed)."""
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-    return {"per_seed": values.tolist(), "mean": float(values.mean()), "deviation": deviation}
 
 
 def _number(summary: dict[str, Any], signed: bool = False) -> str:

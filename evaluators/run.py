@@ -5,7 +5,7 @@ A quick look on a CPU, and the full protocol with three seeds:
     spatialboost evaluate --base out/base --boosted out/boosted --tasks all --data out/rooms --output out/report \
         --preset cpu
     spatialboost evaluate --base facebook/dinov3-vitl16-pretrain-lvd1689m --boosted me/dinov3-vitl16-boosted \
-        --tasks depth --data me/indoor --output out/report --device cuda --dtype bfloat16
+        --tasks depth --data rooms=me/indoor --output out/report --device cuda --dtype bfloat16
 
 Writes results.json, report.md and a picture per task into --output and prints the table.
 """
@@ -13,19 +13,17 @@ Writes results.json, report.md and a picture per task into --output and prints t
 import argparse
 import dataclasses
 import difflib
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from evaluators.encoders import Encoder
+import yaml
 
-# Module of this package -> its configuration class; a task is `evaluate(encoder, configuration) -> dict`.
-TASKS = {"depth": "DepthConfig", "segmentation": "SegmentationConfig"}
-PRESET_SEEDS = {"full": [0, 1, 2], "cpu": [0]}
+from evaluators.catalogue import DATA_SETS, TASKS, families, parse_data, parse_tasks, task_module
+
+PRESET_SEEDS = {"full": (0, 1, 2), "cpu": (0,)}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -38,14 +36,33 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--boosted", required=True, help="folder or id of the boosted encoder")
     parser.add_argument("--base-revision", help="revision of the base encoder on the Hub")
     parser.add_argument("--boosted-revision", help="revision of the boosted encoder on the Hub")
-    parser.add_argument("--tasks", default="all", help=f"all, or some of {','.join(TASKS)} (default: all)")
-    parser.add_argument("--data", required=True, help="folder or id of a data set with a `dense` configuration")
+    parser.add_argument(
+        "--tasks", default="all", help=f"all, or some of {', '.join([*families(), *TASKS])} (default: all)"
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="NAME=PLACE",
+        help=f"folders or Hub ids of {', '.join(DATA_SETS)}; a bare folder or id is rooms",
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder for the report")
     parser.add_argument("--preset", choices=sorted(PRESET_SEEDS), default="full", help="protocol (default: full)")
     parser.add_argument("--limit", type=int, help="use at most so many images of each split; the report says partial")
     parser.add_argument("--seeds", type=int, nargs="+", help="one head per seed (default: 0 1 2, preset cpu: 0)")
     parser.add_argument("--resolution", help="input size in pixels, SIDE or HEIGHTxWIDTH (default: the base's own)")
-    parser.add_argument("--max-depth-m", type=float, default=10.0, help="farthest depth that counts (default: 10)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="TASK.SETTING=VALUE",
+        help="settings of a task, such as depth_linear.max_depth_m=80",
+    )
+    parser.add_argument(
+        "--upstream-compat",
+        action="store_true",
+        help="repeat habits of the public code that cannot be recommended, such as selection on the reported split",
+    )
     parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the encoders"
@@ -61,25 +78,84 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError: a mistake in the arguments or the input.
     """
     arguments = make_parser().parse_args(argv)
-    run(arguments, parse_tasks(arguments.tasks), parse_resolution(arguments.resolution))
+    run(arguments, plan(arguments))
     return 0
 
 
-def parse_tasks(text: str) -> list[str]:
-    """Return the task names of `all` or a comma-separated list.
+def plan(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The configuration of every entry "TASK/DATA_SET" that is to be measured, each checked.
 
     Raises:
-        ValueError: for a name that is no task, with the list and the nearest name.
+        ValueError: a name, a place, a setting or a package is wrong or missing.
     """
-    if text == "all":
-        return list(TASKS)
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in TASKS:
-            near = difflib.get_close_matches(name, TASKS, n=1)
+    tasks, places = parse_tasks(arguments.tasks), parse_data(arguments.data)
+    settings = parse_settings(arguments.set)
+    common = {
+        "cache_dir": arguments.cache_dir or arguments.output / "features",
+        "preset": arguments.preset,
+        "seeds": tuple(arguments.seeds or PRESET_SEEDS[arguments.preset]),
+        "limit": arguments.limit,
+        "resolution": parse_resolution(arguments.resolution),
+        "upstream_compat": arguments.upstream_compat,
+    }
+    configs: dict[str, Any] = {}
+    for task in tasks:
+        found = [
+            name for name, row in DATA_SETS.items() if task in row.tasks and (name in places or not row.needs_data)
+        ]
+        if not found and arguments.tasks != "all":
+            names = ", ".join(name for name, row in DATA_SETS.items() if task in row.tasks)
+            raise ValueError(f"--tasks {task} has no data: pass --data NAME=FOLDER with a NAME of {names}")
+        for name in found:
+            module = task_module(task)
+            config = module.Config(data_set=name, data=places.get(name), **common)
+            config = with_settings(config, task, settings.get(task, {}))
+            if hasattr(module, "check"):
+                module.check(config)
+            configs[f"{task}/{name}"] = config
+    if unused := [name for name in places if not any(entry.endswith(f"/{name}") for entry in configs)]:
+        raise ValueError(f"--data {unused[0]!r} is read by none of --tasks {arguments.tasks}: remove it")
+    if unused := [task for task in settings if task not in tasks]:
+        raise ValueError(f"--set {unused[0]!r} is none of the tasks that run: {', '.join(tasks)}")
+    if not configs:
+        raise ValueError(f"--tasks {arguments.tasks} has no data: pass --data FOLDER, made by `spatialboost build`")
+    return configs
+
+
+def parse_settings(entries: list[str]) -> dict[str, dict[str, Any]]:
+    """Settings by task of `TASK.SETTING=VALUE`, values as YAML reads them.
+
+    Raises:
+        ValueError: an entry of another form.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        name, separator, value = entry.partition("=")
+        task, dot, setting = name.partition(".")
+        if not separator or not dot:
+            raise ValueError(f"--set {entry!r} is no TASK.SETTING=VALUE: write depth_linear.max_depth_m=80")
+        settings.setdefault(task, {})[setting] = yaml.safe_load(value)
+    return settings
+
+
+def with_settings(config: Any, task: str, settings: dict[str, Any]) -> Any:
+    """The configuration with a task's own settings.
+
+    Raises:
+        ValueError: a setting that the task has not, or a value of another type.
+    """
+    known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    for name, value in settings.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"--tasks {name!r} is no task{hint}: pass all, or some of {', '.join(TASKS)}")
-    return list(dict.fromkeys(names))
+            raise ValueError(f"--set {task}.{name}: {task} has no such setting{hint}, only {', '.join(known)}")
+        present = known[name]
+        if isinstance(present, float) and isinstance(value, int):
+            settings[name] = float(value)
+        elif present is not None and type(value) is not type(present):
+            raise ValueError(f"--set {task}.{name}={value!r}: pass a {type(present).__name__} such as {present!r}")
+    return dataclasses.replace(config, **settings)
 
 
 def parse_resolution(text: str | None) -> tuple[int, int] | None:
@@ -98,13 +174,13 @@ def parse_resolution(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
-def run(arguments: argparse.Namespace, tasks: list[str], resolution: tuple[int, int] | None) -> dict[str, Any]:
-    """Evaluate both encoders on the tasks, write the report, print the table; return what results.json holds."""
+def run(arguments: argparse.Namespace, configs: dict[str, Any]) -> dict[str, Any]:
+    """Measure both encoders, write the report, print the table; return what results.json holds."""
     import torch
 
+    from evaluators.comparison import compare
     from evaluators.encoders import load_encoder
-    from evaluators.pictures import save_picture
-    from evaluators.report import compare, environment, render_table, write_report
+    from evaluators.report import environment, render_table, write_report
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -118,11 +194,19 @@ def run(arguments: argparse.Namespace, tasks: list[str], resolution: tuple[int, 
             encoders.append(load_encoder(name, revision, "cpu", getattr(torch, arguments.dtype)))
         except ValueError as error:
             raise ValueError(f"--{side}: {error}") from error
-    resolution = resolution or encoders[0].input_size_px  # the base's own serves both
-    sides: list[dict[str, dict[str, Any]]] = []
+    # what no protocol fixes is the base's own for both sides
+    configs = {
+        entry: dataclasses.replace(config, resolution=config.resolution or encoders[0].input_size_px)
+        for entry, config in configs.items()
+    }
+    sides: list[dict[str, Any]] = []
     for encoder in encoders:
         encoder.model.to(device)
-        sides.append({task: evaluate_task(task, encoder, arguments, resolution) for task in tasks})
+        results_of_side = {}
+        for entry, config in configs.items():
+            print(f"{entry}: {encoder.name}")
+            results_of_side[entry] = task_module(entry.split("/")[0]).evaluate(encoder, config)
+        sides.append(results_of_side)
         encoder.model.to("cpu")
     results: dict[str, Any] = {
         "preset": arguments.preset,
@@ -131,34 +215,15 @@ def run(arguments: argparse.Namespace, tasks: list[str], resolution: tuple[int, 
         "tasks": {},
         "environment": environment(device),
     }
-    for task in tasks:
-        base, boosted = sides[0][task], sides[1][task]
-        results["tasks"][task] = compare(importlib.import_module(f"evaluators.{task}").METRICS, base, boosted)
-        class_names = base["data"]["classes"] if task == "segmentation" else None
-        save_picture(arguments.output / f"{task}.png", base["examples"], boosted["examples"], class_names)
+    for entry in configs:
+        module, (base, boosted) = task_module(entry.split("/")[0]), (side[entry] for side in sides)
+        results["tasks"][entry] = compare(module.METRICS, module.aggregate, base, boosted)
+        if hasattr(module, "draw"):
+            results["tasks"][entry]["picture"] = f"{entry.replace('/', '_')}.png"
+            module.draw(arguments.output / results["tasks"][entry]["picture"], base, boosted)
     write_report(results, arguments.output)
     print(f"\n{render_table(results)}\n\nreport: {arguments.output / 'report.md'}")
     return results
-
-
-def evaluate_task(
-    task: str, encoder: "Encoder", arguments: argparse.Namespace, resolution: tuple[int, int]
-) -> dict[str, Any]:
-    """Evaluate one encoder on one task with the configuration that the arguments describe."""
-    module = importlib.import_module(f"evaluators.{task}")
-    config_class = getattr(module, TASKS[task])
-    options = {
-        "data": arguments.data,
-        "resolution": resolution,
-        "cache_dir": arguments.cache_dir or arguments.output / "features",
-        "fit": module.FIT_PRESETS[arguments.preset],
-        "seeds": tuple(arguments.seeds or PRESET_SEEDS[arguments.preset]),
-        "limit": arguments.limit,
-        "max_depth_m": arguments.max_depth_m,
-    }
-    names = {field.name for field in dataclasses.fields(config_class)}
-    print(f"{task}: {encoder.name}")
-    return module.evaluate(encoder, config_class(**{key: options[key] for key in names & options.keys()}))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from evaluators.contract import Result
 from evaluators.dense_data import DenseData, resize_nearest
 from evaluators.dense_probe import DenseProbeConfig, MapOfSize, run_probe
 from evaluators.encoders import Encoder
 from evaluators.heads import FitConfig, LinearSegmentationHead, Loss, segmentation_loss
-from evaluators.metrics import IGNORED_CLASS, SEGMENTATION_METRICS, SegmentationScores
+from evaluators.metrics import IGNORED_CLASS, SEGMENTATION_METRICS, overlap, segmentation_scores
+from evaluators.pictures import save_picture
 
 METRICS = SEGMENTATION_METRICS
 FIT_PRESETS = {
@@ -21,28 +23,32 @@ FIT_PRESETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationConfig(DenseProbeConfig):
+class Config(DenseProbeConfig):
     """A segmentation probe; the classes are those of the data's classes.json."""
 
-    fit: FitConfig = FIT_PRESETS["full"]
 
-
-def evaluate(encoder: Encoder, config: SegmentationConfig) -> dict[str, Any]:
+def evaluate(encoder: Encoder, config: Config) -> Result:
     """Probe segmentation: mIoU over the data set and pixel accuracy, with constant and position-only controls.
-
-    Returns:
-        See `run_probe`.
 
     Raises:
         ValueError: if the data is not as `load_dense` wants it or every pixel of a split is ignored.
     """
-    return run_probe(encoder, config, SegmentationTask)
+    return run_probe(encoder, config, config.fit or FIT_PRESETS[config.preset], SegmentationTask)
+
+
+aggregate = segmentation_scores
+
+
+def draw(file: Path, base: Result, boosted: Result) -> None:
+    """Image, truth, base and boosted."""
+    save_picture(file, base["examples"], boosted["examples"], base["data"]["classes"])
 
 
 class SegmentationTask:
     """The segmentation side of a dense probe."""
 
     protocol = "segmentation-linear/1"
+    aggregate = staticmethod(segmentation_scores)
     column = "segmentation"
     notes: tuple[str, ...] = (
         "Frozen encoder, patch tokens of the last layer after the final norm; channel dropout 0.1, BatchNorm, 1x1 "
@@ -78,15 +84,12 @@ class SegmentationTask:
             "position_only": lambda size: resize_nearest(position, size),
         }
 
-    def score(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-        """Return the scores over all pixels of the data set."""
-        scores, has_truth = SegmentationScores(self.num_classes), False
-        for prediction, truth in pairs:
-            scores.add(prediction, truth)
-            has_truth |= bool((truth != IGNORED_CLASS).any())
-        if not has_truth:
+    def measure(self, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Return (num_images, 3K) pixel counts, see `overlap`."""
+        items = np.stack([overlap(prediction, truth, self.num_classes) for prediction, truth in pairs])
+        if not items[:, -self.num_classes :].any():
             raise self._no_class("test")
-        return scores.compute()
+        return items
 
     def _no_class(self, split: str) -> ValueError:
         return ValueError(

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from evaluators.metrics import DEPTH_METRICS, SEGMENTATION_METRICS, SegmentationScores, depth_errors, mean_over_images
+from evaluators.depth import aggregate
+from evaluators.metrics import (
+    DEPTH_METRICS,
+    SEGMENTATION_METRICS,
+    class_iou,
+    depth_errors,
+    overlap,
+    segmentation_scores,
+)
 
 
 def test_depth_errors_by_hand():
@@ -37,18 +45,19 @@ def test_depth_without_a_reading_gives_none():
 def test_rmse_is_the_mean_of_images_not_of_pixels():
     one = depth_errors(np.array([3.0]), np.array([2.0]), 1e-3, 10.0)  # RMSE 1, one pixel
     many = depth_errors(np.full(99, 5.0), np.full(99, 2.0), 1e-3, 10.0)  # RMSE 3, 99 pixels
-    assert mean_over_images([one, None, many])["rmse_m"] == pytest.approx(2.0)  # global RMSE would be 2.99
+    items = np.array([list(one.values()), [np.nan] * 3, list(many.values())])
+    assert aggregate(items)["rmse_m"] == pytest.approx(2.0)  # global RMSE would be 2.99
 
 
 def test_mean_iou_over_the_data_set_by_hand():
-    scores = SegmentationScores(num_classes=4)
-    scores.add(np.array([[0, 0, 1]]), np.array([[0, 1, 1]]))
-    scores.add(np.array([[0, 2, 3]]), np.array([[0, 0, 255]]))  # the 3 lies on an ignored pixel
+    one = overlap(np.array([[0, 0, 1]]), np.array([[0, 1, 1]]), 4)
+    two = overlap(np.array([[0, 2, 3]]), np.array([[0, 0, 255]]), 4)  # the 3 lies on an ignored pixel
+    items = np.stack([one, two])
     # class 0: 2 correct, union 4; class 1: 1 of 2; class 2: predicted only, 0 of 1; class 3: absent
-    iou = scores.class_iou()
+    iou = class_iou(items)
     assert iou[:3].tolist() == [0.5, 0.5, 0.0]
     assert np.isnan(iou[3])
-    values = scores.compute()
+    values = segmentation_scores(items)
     assert values["mean_iou"] == pytest.approx(100 * (0.5 + 0.5 + 0.0) / 3)
     assert values["pixel_accuracy"] == pytest.approx(100 * 3 / 5)
 

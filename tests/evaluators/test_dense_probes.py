@@ -18,12 +18,14 @@ def short(module, steps=120):
 
 def depth_config(folder, cache_dir, **changes):
     options = {"data": str(folder), "resolution": (32, 32), "cache_dir": cache_dir, "fit": short(depth)}
-    return depth.DepthConfig(**{**options, **changes})
+    options |= {"data_set": "rooms", "seeds": (0,)}
+    return depth.Config(**{**options, **changes})
 
 
 def segmentation_config(folder, cache_dir, **changes):
     options = {"data": str(folder), "resolution": (32, 32), "cache_dir": cache_dir, "fit": short(segmentation)}
-    return segmentation.SegmentationConfig(**{**options, **changes})
+    options |= {"data_set": "rooms", "seeds": (0,)}
+    return segmentation.Config(**{**options, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +40,25 @@ def encoder(encoder_folders):
 
 def test_depth_probe_on_informative_features_beats_the_controls(encoder, dense_folder, cache_dir):
     result = depth.evaluate(encoder, depth_config(dense_folder, cache_dir))
-    (rmse_m,) = result["scores"]["rmse_m"]
+    (items,) = result["items"]
+    scores = depth.aggregate(items)
+    rmse_m = scores["rmse_m"]
     controls = result["controls"]
     assert rmse_m < 0.6 * min(controls["constant"]["rmse_m"], controls["position_only"]["rmse_m"])
-    assert result["scores"]["delta1"][0] > controls["position_only"]["delta1"]
+    assert scores["delta1"] > controls["position_only"]["delta1"]
     assert [set(example) for example in result["examples"]] == [{"image", "truth", "prediction"}] * 4
     assert result["examples"][0]["prediction"].shape == (32, 32)
     assert result["encoder"]["resolution_px"] == [32, 32]
-    assert result["data"]["train"]["images"] == 24 and result["data"]["test"]["images"] == 8
+    assert {name: split["items"] for name, split in result["data"]["splits"].items()} == {"train": 24, "test": 8}
+    assert len(items) == 8
 
 
 def test_segmentation_probe_on_informative_features_beats_the_controls(encoder, dense_folder, cache_dir):
     result = segmentation.evaluate(encoder, segmentation_config(dense_folder, cache_dir))
     controls = result["controls"]
-    assert result["scores"]["mean_iou"][0] > 70 > controls["position_only"]["mean_iou"]
-    assert controls["constant"]["pixel_accuracy"] < result["scores"]["pixel_accuracy"][0]
+    scores = segmentation.aggregate(result["items"][0])
+    assert scores["mean_iou"] > 70 > controls["position_only"]["mean_iou"]
+    assert controls["constant"]["pixel_accuracy"] < scores["pixel_accuracy"]
 
 
 def test_blind_features_do_not_beat_the_constant(encoder_folders, dense_folder, cache_dir):
@@ -61,16 +67,17 @@ def test_blind_features_do_not_beat_the_constant(encoder_folders, dense_folder, 
         blind.model.norm.weight.zero_()  # every token becomes the norm's bias
     blind = dataclasses.replace(blind, weights_hash="blind")
     result = segmentation.evaluate(blind, segmentation_config(dense_folder, cache_dir))
-    assert result["scores"]["mean_iou"][0] == pytest.approx(result["controls"]["constant"]["mean_iou"])
+    score = segmentation.aggregate(result["items"][0])["mean_iou"]
+    assert score == pytest.approx(result["controls"]["constant"]["mean_iou"])
     result = depth.evaluate(blind, depth_config(dense_folder, cache_dir))
-    assert result["scores"]["rmse_m"][0] > 0.95 * result["controls"]["constant"]["rmse_m"]
+    assert depth.aggregate(result["items"][0])["rmse_m"] > 0.95 * result["controls"]["constant"]["rmse_m"]
 
 
 def test_seeds_give_one_score_each_and_repeat_exactly(encoder, dense_folder, cache_dir):
     config = segmentation_config(dense_folder, cache_dir, seeds=(3, 4), fit=short(segmentation, 30))
     one, two = segmentation.evaluate(encoder, config), segmentation.evaluate(encoder, config)
-    assert one["scores"] == two["scores"]
-    assert len(one["scores"]["mean_iou"]) == 2 and one["scores"]["mean_iou"][0] != one["scores"]["mean_iou"][1]
+    assert all(np.array_equal(a, b) for a, b in zip(one["items"], two["items"]))
+    assert len(one["items"]) == 2 and not np.array_equal(*one["items"])
 
 
 def test_controls_by_hand(tmp_path, encoder):

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,9 +12,12 @@ from transformers import AutoModel
 
 import spatialboost_cli
 from evaluators import features as features_module
+from evaluators.catalogue import TASKS, parse_tasks
+from evaluators.comparison import compare
+from evaluators.depth import aggregate
 from evaluators.metrics import DEPTH_METRICS
-from evaluators.report import compare, render_table
-from evaluators.run import parse_resolution, parse_tasks
+from evaluators.report import render_table
+from evaluators.run import parse_resolution
 from tests.commands import evaluate as main
 
 
@@ -37,10 +41,10 @@ def test_identical_encoders_differ_by_exactly_zero(encoder_folders, dense_folder
     folder = encoder_folders("dinov3")
     assert evaluate(folder, folder, dense_folder, tmp_path, "--seeds", "0", "1") == 0
     results = json.loads((tmp_path / "results.json").read_text())
-    assert set(results["tasks"]) == {"depth", "segmentation"}
+    assert set(results["tasks"]) == {"depth_linear/rooms", "segmentation_linear/rooms"}
     for entry in results["tasks"].values():
         for row in entry["metrics"].values():
-            assert row["difference"] == {"per_seed": [0.0, 0.0], "mean": 0.0, "deviation": 0.0}
+            assert row["difference"] == {"per_seed": [0.0, 0.0], "mean": 0.0, "deviation": 0.0, "interval": [0.0, 0.0]}
             assert len(row["base"]["per_seed"]) == 2 and row["base"]["deviation"] >= 0
             assert set(row["controls"]) == {"constant", "position_only"}
         assert entry["base"]["parameters"] == 23_456
@@ -48,9 +52,9 @@ def test_identical_encoders_differ_by_exactly_zero(encoder_folders, dense_folder
     report = (tmp_path / "report.md").read_text()
     assert "(equal)" in report and "base (23.5 K parameters)" in report and "| 32x32 |" in report
     assert "PARTIAL" not in report and "±" in report and "transformers" in report
-    assert "| depth | RMSE (m) ↓ |" in capsys.readouterr().out
-    for task in results["tasks"]:
-        with Image.open(tmp_path / f"{task}.png") as picture:
+    assert "| depth, linear head | rooms | RMSE (m) ↓ |" in capsys.readouterr().out
+    for entry in results["tasks"].values():
+        with Image.open(tmp_path / entry["picture"]) as picture:
             assert picture.width > 600
 
 
@@ -59,7 +63,7 @@ def test_a_damaged_encoder_is_worse_and_a_second_run_extracts_nothing(
 ):
     assert evaluate(encoder_folders("dinov3"), changed_encoder, dense_folder, tmp_path, "--tasks", "depth") == 0
     first = json.loads((tmp_path / "results.json").read_text())
-    row = first["tasks"]["depth"]["metrics"]["rmse_m"]
+    row = first["tasks"]["depth_linear/rooms"]["metrics"]["rmse_m"]
     assert row["difference"]["mean"] == pytest.approx(row["boosted"]["mean"] - row["base"]["mean"]) and (
         row["difference"]["mean"] > 0
     )
@@ -78,7 +82,7 @@ def test_limit_marks_the_report_as_partial_and_differences_of_the_encoders_are_t
     assert evaluate(base, boosted, dense_folder, tmp_path, *more) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["partial"] and results["limit"] == 6
-    assert results["tasks"]["segmentation"]["data"]["train"]["images"] == 6
+    assert results["tasks"]["segmentation_linear/rooms"]["data"]["splits"]["train"]["items"] == 6
     report = (tmp_path / "report.md").read_text()
     assert "**PARTIAL: at most 6 images" in report and "| 16x24 |" in report
     assert "the encoders differ in preprocessing" in report
@@ -89,14 +93,20 @@ def test_limit_marks_the_report_as_partial_and_differences_of_the_encoders_are_t
     [
         (
             ["--tasks", "dept"],
-            "--tasks 'dept' is no task (did you mean 'depth'?): pass all, or some of depth, segmentation",
+            "--tasks 'dept' is no task (did you mean 'depth'?): pass depth_linear",
         ),
-        (["--tasks", "robots"], "--tasks 'robots' is no task: pass all, or some of depth, segmentation"),
+        (["--tasks", "weather"], "--tasks 'weather' is no task: pass depth_linear"),
         (["--resolution", "big"], "--resolution 'big' is no size"),
         (["--limit", "0"], "limit 0 leaves no image"),
         (["--data", "no-such/data"], "data 'no-such/data' has no split 'train'"),
         (["--base", "no-such/encoder"], "--base: encoder 'no-such/encoder' cannot be loaded"),
-        (["--max-depth-m", "0.2"], "no depth between 0.001 and 0.2 m"),
+        (["--set", "depth_linear.max_depth_m=0.2"], "no depth between 0.001 and 0.2 m"),
+        (["--set", "depth_linear.max_depth=1"], "has no such setting (did you mean 'max_depth_m'?)"),
+        (["--set", "depth_linear.max_depth_m=far"], "max_depth_m='far': pass a float such as 10.0"),
+        (["--set", "max_depth_m=1"], "--set 'max_depth_m=1' is no TASK.SETTING=VALUE"),
+        (["--tasks", "depth", "--set", "segmentation_linear.limit=1"], "is none of the tasks that run: depth_linear"),
+        (["--data", "room=x"], "'room' is no data set (did you mean 'rooms'?)"),
+        (["--data", "rooms"], "--data 'rooms' is on no Hub that we could name: pass rooms=FOLDER"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_code_2(encoder_folders, dense_folder, tmp_path, capsys, arguments, message):
@@ -109,36 +119,39 @@ def test_mistakes_end_in_one_sentence_and_code_2(encoder_folders, dense_folder, 
 def test_a_wrong_boosted_encoder_is_found_before_the_base_is_measured(
     encoder_folders, dense_folder, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("evaluators.run.evaluate_task", lambda *_: pytest.fail("measured before it was checked"))
+    monkeypatch.setattr("evaluators.depth.evaluate", lambda *_: pytest.fail("measured before it was checked"))
     assert evaluate(encoder_folders("dinov3"), tmp_path / "absent", dense_folder, tmp_path / "report") == 2
     assert "--boosted" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(encoder_folders, dense_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "evaluators.pictures", None)
-    monkeypatch.setitem(spatialboost_cli.EXTRAS, "evaluators.pictures", "eval")
+    monkeypatch.setitem(sys.modules, "evaluators.depth", None)
+    monkeypatch.setitem(spatialboost_cli.EXTRAS, "evaluators.depth", "eval")
     folder = encoder_folders("dinov3")
     assert evaluate(folder, folder, dense_folder, tmp_path) == 2
     assert "is missing: pip install 'spatialboost[eval]'" in capsys.readouterr().err
-    monkeypatch.delitem(spatialboost_cli.EXTRAS, "evaluators.pictures")
+    monkeypatch.delitem(spatialboost_cli.EXTRAS, "evaluators.depth")
     with pytest.raises(ModuleNotFoundError):
         evaluate(folder, folder, dense_folder, tmp_path)
 
 
 def test_tasks_and_sizes_are_parsed():
-    assert parse_tasks("all") == ["depth", "segmentation"]
-    assert parse_tasks("segmentation, depth,segmentation") == ["segmentation", "depth"]
+    assert parse_tasks("all") == list(TASKS)
+    assert parse_tasks("segmentation_linear, depth_linear,segmentation_linear") == [
+        "segmentation_linear",
+        "depth_linear",
+    ]
+    assert parse_tasks("depth") == [task for task, row in TASKS.items() if row.family == "depth"]
     assert parse_resolution(None) is None
     assert parse_resolution("224") == (224, 224)
     assert parse_resolution("480x640") == (480, 640)
 
 
 def fake_result(rmse_m, position_only):
-    errors = {"abs_rel": [0.1], "delta1": [0.9]}
     controls = {"rmse_m": position_only, "abs_rel": 0.2, "delta1": 0.8}
     encoder = {"parameters": 1_500_000, "resolution_px": [32, 32], "patch_size_px": 8, "hidden_size": 4}
     return {
-        "scores": {"rmse_m": rmse_m, **errors},
+        "items": [np.tile([error, 0.1, 0.9], (5, 1)) for error in rmse_m],
         "controls": {"constant": controls, "position_only": controls},
         "encoder": {**encoder, "preprocessing": {}},
         "data": {"images_in_both_splits": 2},
@@ -148,17 +161,18 @@ def fake_result(rmse_m, position_only):
 
 
 def test_the_table_shows_direction_difference_and_deviation():
-    entry = compare(DEPTH_METRICS, fake_result([0.5, 0.7], 0.9), fake_result([0.4, 0.4], 0.9))
+    entry = compare(DEPTH_METRICS, aggregate, fake_result([0.5, 0.7], 0.9), fake_result([0.4, 0.4], 0.9))
     row = entry["metrics"]["rmse_m"]
     assert row["difference"]["per_seed"] == pytest.approx([-0.1, -0.3])
     assert row["difference"]["mean"] == pytest.approx(-0.2)
     assert row["difference"]["deviation"] == pytest.approx(0.02**0.5)  # sample deviation
-    table = render_table({"tasks": {"depth": entry}})
+    table = render_table({"tasks": {"depth_linear/rooms": entry}})
     assert "base (1.5 M parameters)" in table
-    assert "| depth | RMSE (m) ↓ | 32x32 | 0.6 ± 0.14 | 0.4 ± 0 | -0.2 ± 0.14 (better) | 0.9 | 0.9 |" in table
+    numbers = "| 32x32 | 0.6 ± 0.14 | 0.4 ± 0 | -0.2 ± 0.14 (better) | -0.2 to -0.2 |"
+    assert f"| depth, linear head | rooms | RMSE (m) ↓ {numbers} constant 0.9, position only 0.9 |" in table
 
 
 def test_a_base_that_loses_to_position_alone_and_shared_images_are_warned_about():
-    warnings = compare(DEPTH_METRICS, fake_result([1.0], 0.9), fake_result([0.8], 0.9))["warnings"]
-    assert any("does not beat the position-only control in RMSE (m)" in line for line in warnings)
+    warnings = compare(DEPTH_METRICS, aggregate, fake_result([1.0], 0.9), fake_result([0.8], 0.9))["warnings"]
+    assert any("does not beat a control that sees no image in RMSE (m)" in line for line in warnings)
     assert any("2 images are in both splits" in line for line in warnings)

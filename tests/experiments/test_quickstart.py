@@ -25,8 +25,8 @@ def test_the_whole_path_runs_and_a_second_run_reuses_it(tmp_path, capsys):
     rows = load_dataset(str(root / "data"), "single_view", split="train")
     assert max(len(row["messages"]) for row in rows) == 24  # twelve questions, twelve answers
     tasks = json.loads((root / "report" / "results.json").read_text())["tasks"]
-    assert tasks.keys() == {"depth", "segmentation"}
-    assert tasks["depth"]["metrics"]["rmse_m"]["difference"]["mean"] != 0
+    assert tasks.keys() == {"depth_linear/rooms", "segmentation_linear/rooms"}
+    assert tasks["depth_linear/rooms"]["metrics"]["rmse_m"]["difference"]["mean"] != 0
 
     written = {path: path.stat().st_mtime_ns for path in root.rglob("*.safetensors")}
     assert quickstart.main(["--smallest", "--output", str(root)]) == 0

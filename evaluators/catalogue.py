@@ -1,0 +1,104 @@
+"""The one table of tasks and the one of data sets: what can be measured, on what, and under which terms."""
+
+import difflib
+import importlib
+from typing import Any, NamedTuple
+
+
+class Task(NamedTuple):
+    """A way to measure.
+
+    Attributes:
+        family: of the paper's six.
+        title: for the report.
+        module: in this package; see `contract.TaskModule`.
+        extra: the optional dependencies that it needs beyond `eval`.
+    """
+
+    family: str
+    title: str
+    module: str
+    extra: str | None = None
+
+
+class DataSet(NamedTuple):
+    """What is measured on.
+
+    Attributes:
+        title: for the report.
+        tasks: which can read it, in the order of the report.
+        terms: licence and gate in one sentence; None for what we make ourselves.
+        hub_id: where today's `datasets` can read it; None: only a local folder.
+        needs_data: False for simulators, which are there as soon as their packages are.
+    """
+
+    title: str
+    tasks: tuple[str, ...]
+    terms: str | None = None
+    hub_id: str | None = None
+    needs_data: bool = True
+
+
+TASKS = {
+    "depth_linear": Task("depth", "depth, linear head", "depth"),
+    "segmentation_linear": Task("segmentation", "segmentation, linear head", "segmentation"),
+}
+
+DATA_SETS = {
+    "rooms": DataSet("data of `spatialboost build`", ("depth_linear", "segmentation_linear")),
+}
+
+
+def task_module(task: str) -> Any:
+    """The module of a task, a `contract.TaskModule`."""
+    return importlib.import_module(f"evaluators.{TASKS[task].module}")
+
+
+def families() -> list[str]:
+    """The task families, in the order of the report."""
+    return list(dict.fromkeys(task.family for task in TASKS.values()))
+
+
+def parse_tasks(text: str) -> list[str]:
+    """The task names of "all" or of a comma-separated list of tasks and families.
+
+    Raises:
+        ValueError: for another name, with the list and the nearest name.
+    """
+    if text == "all":
+        return list(TASKS)
+    chosen: list[str] = []
+    for name in map(str.strip, text.split(",")):
+        found = [task for task, row in TASKS.items() if name in (task, row.family)]
+        if not found:
+            raise ValueError(f"--tasks {name!r} is no task{_near(name, [*TASKS, *families()])}")
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def parse_data(entries: list[str]) -> dict[str, str | None]:
+    """Where each data set is, from `NAME=PATH`, `NAME` (its Hub id) or a bare `PATH` of built rooms.
+
+    Raises:
+        ValueError: for another name, or a bare NAME of a data set that is on no Hub.
+    """
+    places: dict[str, str | None] = {}
+    for entry in entries:
+        name, separator, path = entry.partition("=")
+        if separator and name in DATA_SETS:
+            places[name] = path
+        elif separator:
+            raise ValueError(f"--data {entry!r}: {name!r} is no data set{_near(name, list(DATA_SETS))}")
+        elif entry in DATA_SETS:
+            places[entry] = DATA_SETS[entry].hub_id
+            if places[entry] is None and DATA_SETS[entry].needs_data:
+                raise ValueError(f"--data {entry!r} is on no Hub that we could name: pass {entry}=FOLDER")
+        else:
+            places["rooms"] = entry
+    return places
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{hint}: pass {', '.join(known)}"
