@@ -46,7 +46,7 @@ def load_training_data(
     """
     parts, sources = [], []
     for name in names:
-        dataset = _load(name)
+        dataset = load_source(name)
         missing = [column for column in COLUMNS if column not in dataset.column_names]
         if missing:
             raise ValueError(
@@ -69,7 +69,12 @@ def load_training_data(
         ) from error
 
 
-def _load(name: str) -> Dataset:
+def load_source(name: str) -> Dataset:
+    """The rows of "PATH[:CONFIG[:SPLIT]]", unchecked.
+
+    Raises:
+        ValueError: no such data set, configuration or split.
+    """
     path, *rest = name.split(":", maxsplit=2)
     config = rest[0] if rest and rest[0] else None
     split = rest[1] if len(rest) == 2 else "train"
