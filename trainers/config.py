@@ -7,6 +7,7 @@ from huggingface_hub.constants import HF_HOME
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
+from trainers.scale_out import accumulation_steps
 from trainers.stages import ParameterGroup, get_stage
 
 FEATURES_FOLDER = os.path.join(HF_HOME, "spatialboost", "features")
@@ -21,6 +22,7 @@ class StageArguments:
         datasets: each "PATH[:CONFIG[:SPLIT]]"; PATH is a folder or a Hub id, SPLIT may be a slice ("train[:1000]").
         encoder, language_model: ids or folders that stage 1 joins by a new projector.
         image_size: side in pixels that stage 1 fixes for all stages.
+        projector_shuffle: pixel shuffle of the projector that stage 1 fixes for all stages (default: 1, none).
         model: the vision-language model that stages 2 and 3 continue from.
         revision: of the encoder's repository (stage 1) or of the model's (stages 2, 3).
         boosted_layers: attention layers that stage 3 gives a second channel.
@@ -37,6 +39,9 @@ class StageArguments:
     language_model: str | None = field(default=None, metadata={"help": "Stage 1: id or folder of the language model."})
     image_size: int | None = field(
         default=None, metadata={"help": "Stage 1: side of the input images in pixels; null = the encoder's own."}
+    )
+    projector_shuffle: int | None = field(
+        default=None, metadata={"help": "Stage 1: 2 joins each 2x2 patch tokens in front of the projector; null = 1."}
     )
     model: str | None = field(
         default=None, metadata={"help": "Stages 2 and 3: output folder (or id) of the stage before."}
@@ -72,7 +77,7 @@ class StageArguments:
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"{name}=None: stage {self.stage} starts from it, pass an id or a folder.")
-        unused = ["model"] if self.stage == 1 else ["encoder", "language_model", "image_size"]
+        unused = ["model"] if self.stage == 1 else ["encoder", "language_model", "image_size", "projector_shuffle"]
         for name in [*unused, *(["boosted_layers"] if self.stage != 3 else [])]:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name}={getattr(self, name)!r} has no effect in stage {self.stage}: remove it.")
@@ -83,6 +88,7 @@ class TrainingConfig(SFTConfig):
     """TRL's `SFTConfig` with a rate for each group, and with what this project's conversations need as defaults.
 
     `learning_rate` is the peak rate of every group without a rate of its own; None takes the stage's from `STAGES`.
+    `total_batch_size` is the number of conversations in an optimizer step, whatever the number of processes.
     bf16 mixed precision is used where the device has it, float32 elsewhere.
     """
 
@@ -94,6 +100,13 @@ class TrainingConfig(SFTConfig):
     )
     alpha_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak rate of the mixing weights (stage 3); null = learning_rate."}
+    )
+    total_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Conversations of an optimizer step, over all processes; sets gradient_accumulation_steps."},
+    )
+    gradient_accumulation_steps: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Batches of a process in an optimizer step; null = as total_batch_size asks."}
     )
     max_length: int | None = field(default=None, metadata={"help": "Must stay null: cutting would drop image tokens."})
     assistant_only_loss: bool = field(default=True, metadata={"help": "Loss on the answers only."})
@@ -114,7 +127,12 @@ class TrainingConfig(SFTConfig):
             )
         if self.bf16 is None:  # type: ignore[has-type]
             self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
-        super().__post_init__()
+        given = self.gradient_accumulation_steps
+        self.gradient_accumulation_steps = given or 1
+        super().__post_init__()  # which finds out how many processes there are
+        self.gradient_accumulation_steps = accumulation_steps(
+            self.per_device_train_batch_size, self.world_size, self.total_batch_size, given
+        )
 
     def learning_rate_of(self, group: ParameterGroup) -> float:
         """Peak learning rate of a group: its own, else `learning_rate`, else the stage's."""

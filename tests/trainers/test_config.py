@@ -22,6 +22,7 @@ def test_recipes_hold_the_method(stage, rates, batch):
     arguments, training = parse("--config", RECIPES / f"stage{stage}.yaml")
     assert arguments.stage == stage
     assert {group.name: training.learning_rate_of(group) for group in STAGES[stage].groups} == rates
+    assert training.total_batch_size == batch
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps == batch
     assert (training.lr_scheduler_type, training.warmup_steps, training.weight_decay) == ("cosine", 0.03, 0.0)
     assert training.num_train_epochs == 1
