@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
 
 from trainers.config import TrainingConfig
 from trainers.stages import Stage
+from trainers.watching import WatchedTrainer
 
 
-class GroupedRatesTrainer(Trainer):
+class GroupedRatesTrainer(WatchedTrainer):
     """Trains the groups of a stage, each at its rate; TRL's trainers may come behind it as a second base."""
 
     args: TrainingConfig

@@ -101,6 +101,7 @@ def common(data: Path, output_dir: Path, **overrides: Any) -> list[str]:
         "activation_checkpointing": "false",
         "dataloader_pin_memory": "false",
         "disable_tqdm": "true",
+        "report_to": "none",
         **overrides,
     }
     argv = ["--datasets", f"{data}:single_view", f"{data}:multi_view"]
