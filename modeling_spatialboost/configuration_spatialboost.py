@@ -99,6 +99,9 @@ class SpatialBoostVLMConfig(LlavaConfig):
         vision_feature_layer: -1 feeds the last layer after the encoder's final norm; any other index feeds that
             hidden state as it is.
         use_cls_token: put the encoder's first token ([CLS]) in front of each image's patch tokens.
+        projector_shuffle: pixel shuffle in front of the projector: each block of that many patch tokens in height and
+            in width becomes one token with the channels of all; 2 leaves a quarter of the image tokens, 1 all of them.
+            [CLS] belongs to no block, so that `use_cls_token` needs 1.
     """
 
     model_type = "spatialboost_vlm"
@@ -111,13 +114,25 @@ class SpatialBoostVLMConfig(LlavaConfig):
     vision_feature_layer: int = -1
     vision_feature_select_strategy: str = "full"
     use_cls_token: bool = False
+    projector_shuffle: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn the parts that come as dictionaries into configurations."""
+        self.validate_projector_shuffle()
         if not isinstance(self.vision_config, PreTrainedConfig):
             self.vision_config = SpatialBoostConfig(**(self.vision_config or {}))
         self.text_config = sub_config(self.text_config, "qwen2")
         super().__post_init__(**kwargs)
+
+    def validate_projector_shuffle(self) -> None:
+        """Raise ValueError unless it is 1 or more, and 1 with [CLS]."""
+        if self.projector_shuffle < 1:
+            raise ValueError(f"projector_shuffle={self.projector_shuffle}: give 1 for every patch token, or 2.")
+        if self.projector_shuffle > 1 and self.use_cls_token:
+            raise ValueError(
+                f"projector_shuffle={self.projector_shuffle} joins blocks of patches, and use_cls_token=True asks for "
+                "a token that belongs to none: choose one of both."
+            )
 
 
 def sub_config(value: dict[str, Any] | PreTrainedConfig | None, default_model_type: str) -> PreTrainedConfig:

@@ -1,5 +1,6 @@
 """Boosted encoder + two-layer projector + language model, on LLaVA's classes from transformers."""
 
+import math
 from typing import Any, Self
 
 import torch
@@ -16,7 +17,40 @@ from transformers.models.llava.modeling_llava import (
 from .configuration_spatialboost import SpatialBoostConfig, SpatialBoostVLMConfig
 from .encoder_loading import first_line, mark_as_loaded
 from .modeling_spatialboost import SpatialBoostModel
-from .patch_tokens import to_map
+from .patch_tokens import as_pair, pixel_shuffle, shuffled_grid, to_map
+
+
+class SpatialBoostProjector(LlavaMultiModalProjector):
+    """LLaVA's two-layer projector, behind a pixel shuffle if `config.projector_shuffle` is more than 1."""
+
+    def __init__(self, config: SpatialBoostVLMConfig) -> None:
+        """With a pixel shuffle of f, the first layer reads the f^2 * C channels of a block of patches."""
+        super().__init__(config)
+        self.patch_size, self.shuffle = config.vision_config.patch_size, config.projector_shuffle
+        if self.shuffle > 1:
+            channels = self.linear_1.in_features * self.shuffle**2
+            bias = config.multimodal_projector_bias
+            self.linear_1 = nn.Linear(channels, self.linear_1.out_features, bias=bias)
+
+    def forward(self, features: torch.Tensor, image_size: tuple[int, int] | None = None) -> torch.Tensor:
+        """(num_images, N, C) -> (num_images, N / f^2, text hidden size).
+
+        Args:
+            features: patch tokens, row by row.
+            image_size: height and width in pixels of the images that they are of; None = square ones.
+
+        Raises:
+            ValueError: blocks of f x f do not fill the patch grid.
+        """
+        features = features.to(self.linear_1.weight.dtype)
+        if self.shuffle > 1:
+            patch_size = as_pair(self.patch_size)
+            if image_size is None:
+                side = math.isqrt(features.shape[1])
+                image_size = side * patch_size[0], side * patch_size[1]
+            height, width = shuffled_grid(image_size, patch_size, self.shuffle)
+            features = pixel_shuffle(features, (height * self.shuffle, width * self.shuffle), self.shuffle)
+        return super().forward(features)
 
 
 class SpatialBoostVLMModel(LlavaModel):
@@ -34,7 +68,7 @@ class SpatialBoostVLMModel(LlavaModel):
         """Build from `config`, around random weights or around loaded parts."""
         LlavaPreTrainedModel.__init__(self, config)
         self.vision_tower = SpatialBoostModel(config.vision_config) if vision_tower is None else vision_tower
-        self.multi_modal_projector = LlavaMultiModalProjector(config)
+        self.multi_modal_projector = SpatialBoostProjector(config)
         self.language_model = AutoModel.from_config(config.text_config) if language_model is None else language_model
         self.post_init()
 
@@ -54,14 +88,18 @@ class SpatialBoostVLMModel(LlavaModel):
         # one layout, so that gradients of the projector round alike whether features come from here or from a cache
         return torch.cat([tokens[:, :1], patches], dim=1) if self.config.use_cls_token else patches.contiguous()
 
-    def project(self, features: torch.Tensor) -> BaseModelOutputWithPooling:
-        """What `vision_features` gave, with `pooler_output` one (N, text hidden size) tensor an image."""
-        projected = self.multi_modal_projector(features.to(self.multi_modal_projector.linear_1.weight.dtype))
+    def project(self, features: torch.Tensor, image_size: tuple[int, int] | None = None) -> BaseModelOutputWithPooling:
+        """What `vision_features` gave, with `pooler_output` one (N / shuffle^2, text hidden size) tensor an image.
+
+        `image_size` is the images' height and width in pixels; None = they are square.
+        """
+        projected = self.multi_modal_projector(features, image_size)
         return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(projected))
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Projected tokens: `pooler_output` holds one (N, text hidden size) tensor an image."""
-        return self.project(self.vision_features(pixel_values))
+        """Projected tokens: `pooler_output` holds one (N / shuffle^2, text hidden size) tensor an image."""
+        height, width = pixel_values.shape[-2:]
+        return self.project(self.vision_features(pixel_values), (height, width))
 
     def forward(
         self,
@@ -75,9 +113,14 @@ class SpatialBoostVLMModel(LlavaModel):
         Raises:
             ValueError: both are given.
         """
-        if vision_features is not None:
-            kwargs["mm_encoder_outputs"] = {"image": self.project(vision_features)}
-        return super().forward(input_ids, pixel_values, **kwargs)
+        if vision_features is None:
+            return super().forward(input_ids, pixel_values, **kwargs)
+        if pixel_values is not None:
+            raise ValueError("vision_features stand in for pixel_values: pass one of both.")
+        embeddings = self.get_input_embeddings()(input_ids)  # (B, L, text hidden size)
+        tokens = torch.cat(self.project(vision_features).pooler_output).to(embeddings.dtype)
+        places = self.get_placeholder_mask(input_ids, inputs_embeds=embeddings, image_features=tokens)
+        return super().forward(**kwargs | {"inputs_embeds": embeddings.masked_scatter(places, tokens)})
 
 
 class SpatialBoostForConditionalGeneration(LlavaForConditionalGeneration):
@@ -153,7 +196,8 @@ class SpatialBoostForConditionalGeneration(LlavaForConditionalGeneration):
         mark_as_loaded(encoder)
         mark_as_loaded(language_model)
         model = cls(config, vision_tower=encoder, language_model=language_model)
-        model.model.multi_modal_projector.to(device=language_model.device, dtype=language_model.dtype)
+        widest = torch.promote_types(encoder.dtype, language_model.dtype)
+        model.model.multi_modal_projector.to(device=language_model.device, dtype=widest)
         model.generation_config.eos_token_id = tokenizer.eos_token_id
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         return model

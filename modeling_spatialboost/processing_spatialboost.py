@@ -4,6 +4,8 @@ from typing import Any, Self
 
 from transformers import ProcessorMixin
 
+from .patch_tokens import as_pair, shuffled_grid
+
 IMAGE_TOKEN = "<image>"
 
 # ChatML. Only what stands between the generation tags carries loss: the answers and their end-of-turn token.
@@ -30,7 +32,8 @@ class SpatialBoostProcessor(ProcessorMixin):
     """Turns conversations about one or several images into model inputs.
 
     Each image's `<image>` becomes as many image tokens as the encoder gives for its size:
-    (H / patch height) * (W / patch width), plus one if the model feeds the [CLS] token.
+    (H / patch height) * (W / patch width), plus one if the model feeds the [CLS] token; with a pixel shuffle of f in
+    the projector, 1 / f^2 of them.
     """
 
     def __init__(
@@ -40,34 +43,55 @@ class SpatialBoostProcessor(ProcessorMixin):
         patch_size: int | list[int] = 16,
         num_prefix_tokens: int = 0,
         chat_template: str | None = None,
+        projector_shuffle: int = 1,
         **kwargs: Any,
     ) -> None:
-        """`num_prefix_tokens` is 1 for a model with `use_cls_token`, else 0."""
-        self.patch_size = [patch_size, patch_size] if isinstance(patch_size, int) else list(patch_size)
+        """`num_prefix_tokens` is 1 for a model with `use_cls_token`, else 0; `projector_shuffle` is the model's."""
+        self.patch_size = list(as_pair(patch_size))
         self.num_prefix_tokens = num_prefix_tokens
+        self.projector_shuffle = projector_shuffle
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
     @classmethod
     def from_components(
-        cls, image_processor: Any, tokenizer: Any, patch_size: int | list[int], num_prefix_tokens: int = 0
+        cls,
+        image_processor: Any,
+        tokenizer: Any,
+        patch_size: int | list[int],
+        num_prefix_tokens: int = 0,
+        projector_shuffle: int = 1,
     ) -> Self:
         """Join the parts; the tokenizer gets the image, turn (ChatML) and padding tokens that it lacks.
 
         The end of a turn, `<|im_end|>`, becomes the end of generation.
+
+        Raises:
+            ValueError: blocks of `projector_shuffle` patches do not fill the grid of the image processor's size.
         """
         tokenizer.add_tokens([IMAGE_TOKEN, "<|im_start|>", "<|im_end|>"], special_tokens=True)
         tokenizer.eos_token = "<|im_end|>"
         if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
             tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-        return cls(image_processor, tokenizer, patch_size=patch_size, num_prefix_tokens=num_prefix_tokens)
+        processor = cls(image_processor, tokenizer, patch_size, num_prefix_tokens, projector_shuffle=projector_shuffle)
+        size = image_processor.size
+        processor.num_image_tokens(size["height"], size["width"])
+        return processor
+
+    def num_image_tokens(self, height: int, width: int) -> int:
+        """How many image tokens stand for an image of that size in pixels, as the encoder reads it.
+
+        Raises:
+            ValueError: blocks of `projector_shuffle` patches do not fill its grid.
+        """
+        patch_height, patch_width = self.patch_size
+        rows, columns = shuffled_grid((height, width), (patch_height, patch_width), self.projector_shuffle)
+        return rows * columns + self.num_prefix_tokens
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
         """The image tokens that stand for image number `image_idx`."""
-        height, width = image_inputs["pixel_values"][image_idx].shape[-2:]
-        patches = (height // self.patch_size[0]) * (width // self.patch_size[1])
-        return self.image_token * (patches + self.num_prefix_tokens)
+        return self.image_token * self.num_image_tokens(*image_inputs["pixel_values"][image_idx].shape[-2:])
 
     def _adjust_assistant_masks_indices(self, processed_dict: dict[str, Any], generation_indices: Any) -> Any:
         """As the base class does it, over lists: it walks every token, which is slow over tensors."""

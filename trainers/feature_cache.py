@@ -32,8 +32,7 @@ class CachedFeatureProcessor(SpatialBoostProcessor):
     def _process_images(self, images: Any, **kwargs: Any) -> tuple[dict[str, torch.Tensor], list[str]]:
         features = torch.stack(make_flat_list_of_images(images))  # (num_images, N, C)
         size = self.image_processor.size
-        pixels = torch.empty(1, 3, size["height"], size["width"], device="meta")
-        tokens = self.replace_image_token({"pixel_values": pixels}, 0)
+        tokens = self.image_token * self.num_image_tokens(size["height"], size["width"])
         return {"vision_features": features}, [tokens] * len(features)
 
 
@@ -45,7 +44,12 @@ class CachedFeatureCollator:
         self.collator, self.features = copy.copy(collator), features
         full = collator.processor
         self.collator.processor = CachedFeatureProcessor(
-            full.image_processor, full.tokenizer, full.patch_size, full.num_prefix_tokens, full.chat_template
+            full.image_processor,
+            full.tokenizer,
+            full.patch_size,
+            full.num_prefix_tokens,
+            full.chat_template,
+            full.projector_shuffle,
         )
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

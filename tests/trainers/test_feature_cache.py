@@ -306,7 +306,7 @@ def test_the_record_names_the_folder_but_it_makes_no_other_run(start, data, tmp_
 def test_the_model_refuses_features_beside_pixels(cached_run):
     model, _ = cached_run().parts
     ids = torch.full((1, 16), model.config.image_token_index)
-    with pytest.raises(ValueError, match="both pixel_values and mm_encoder_outputs"):
+    with pytest.raises(ValueError, match="pass one of both"):
         model(input_ids=ids, pixel_values=torch.zeros(1, 3, 32, 32), vision_features=torch.zeros(1, 16, 32))
 
 
