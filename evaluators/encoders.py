@@ -84,6 +84,8 @@ class Encoder:
             "name": self.name,
             "revision": self.revision,
             "class": f"{type(self.model).__module__}.{type(self.model).__name__}",
+            "model_type": _vision_config(self.model).model_type,
+            "num_hidden_layers": getattr(_vision_config(self.model), "num_hidden_layers", None),
             "parameters": self.num_parameters,
             "patch_size_px": self.patch_size_px,
             "hidden_size": self.hidden_size,

@@ -1,102 +1,187 @@
-"""Base beside boosted: results.json for programs, report.md for readers."""
+"""Base beside boosted: results.json for programs, report.md and report.html for readers, entries for the card."""
 
 import json
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from evaluators.card_results import write_card_results
 from evaluators.catalogue import DATA_SETS, TASKS
 from evaluators.metrics import Metric
+from evaluators.paper import published
 
-PACKAGES = ("torch", "transformers", "datasets", "torchmetrics", "numpy", "pillow")
+PACKAGES = (
+    "torch", "transformers", "datasets", "torchmetrics", "numpy", "pillow", "scikit-learn", "timm", "mujoco",
+    "metaworld", "dm_control", "gymnasium-robotics",
+)  # fmt: skip
+HOW_TO_READ = (
+    "Differences are boosted - base, paired by seed and by item: both sides see the same data in the same order. "
+    "Scores are means ± standard deviations over the seeds. The interval is a paired bootstrap over the test items "
+    "(95 %, 1,000 resamples, mean over seeds): where it holds zero, the difference may be chance. Controls frame the "
+    "scores: what sees no image (`constant`, `position only`), too little or too much of it. The paper's numbers "
+    "appear only for the same task, data set and backbone."
+)
+
+
+class Row(NamedTuple):
+    """A line of the table, as text."""
+
+    task: str
+    data: str
+    metric: str
+    resolution: str
+    base: str
+    boosted: str
+    difference: str
+    interval: str
+    verdict: str
+    controls: str
+    paper: str
+
+
+TITLES = Row(
+    "task", "data", "metric", "input", "base", "boosted", "difference", "95 % interval", "verdict", "controls", "paper"
+)
 
 
 def environment(device: str) -> dict[str, str]:
     """Return the versions and the hardware that the numbers came from."""
     hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "cpu"
-    versions = {package: version(package) for package in PACKAGES}
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # of an extra
+            continue
     return {"python": platform.python_version(), **versions, "system": platform.platform(), "device": hardware}
 
 
 def write_report(results: dict[str, Any], output: Path) -> None:
-    """Write results.json and report.md into the folder `output`."""
+    """Write results.json, report.md, report.html and the card's entries into the folder `output`."""
+    from evaluators.report_page import render_page
+
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (output / "report.md").write_text(render_markdown(results))
+    (output / "report.html").write_text(render_page(results, output))
+    write_card_results(results, output)
+
+
+def table_rows(results: dict[str, Any]) -> list[Row]:
+    """One row per task, data set and metric."""
+    return [
+        _row(name, entry, metric, values)
+        for name, entry in results["tasks"].items()
+        for metric, values in entry["metrics"].items()
+    ]
+
+
+def _row(name: str, entry: dict[str, Any], metric_name: str, values: dict[str, Any]) -> Row:
+    task, data_set = name.split("/")
+    metric = Metric(metric_name, values["label"], values["higher_is_better"])
+    paper = published(name, metric_name, entry["base"])
+    resolutions = dict.fromkeys("x".join(map(str, entry[side]["resolution_px"])) for side in ("base", "boosted"))
+    return Row(
+        task=TASKS[task].title,
+        data=data_set,
+        metric=f"{metric.label} {metric.arrow}",
+        resolution=" / ".join(resolutions),
+        base=number(values["base"]),
+        boosted=number(values["boosted"]),
+        difference=number(values["difference"], signed=True),
+        interval=" to ".join(f"{end:+.3g}" if end else "0" for end in values["difference"]["interval"]),
+        verdict=verdict(metric, values["difference"]),
+        controls=", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in values["controls"].items()),
+        paper=f"{paper.base:g} → {paper.boosted:g}" if paper else "",
+    )
 
 
 def render_table(results: dict[str, Any]) -> str:
-    """Return the one table as Markdown: a row per task and metric."""
-    entries = list(results["tasks"].values())
-    sides = [f"{side} ({_count(entries[0][side]['parameters'])} parameters)" for side in ("base", "boosted")]
-    titles = ["task", "data", "metric", "input", *sides, "difference", "95 % interval", "controls"]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for entry_name, entry in results["tasks"].items():
-        task, data_set = entry_name.split("/")
-        resolutions = dict.fromkeys("x".join(map(str, entry[side]["resolution_px"])) for side in ("base", "boosted"))
-        for name, row in entry["metrics"].items():
-            metric = Metric(name, row["label"], row["higher_is_better"])
-            cells = [TASKS[task].title, data_set, f"{metric.label} {metric.arrow}", " / ".join(resolutions)]
-            cells += [_number(row["base"]), _number(row["boosted"])]
-            cells += [f"{_number(row['difference'], signed=True)} {_verdict(metric, row['difference']['mean'])}"]
-            cells += [" to ".join(f"{end:+.3g}" for end in row["difference"]["interval"])]
-            cells += [", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row["controls"].items())]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """Return the one table as Markdown; columns without content are left out."""
+    rows = table_rows(results)
+    sides = {side: title(results, side) for side in ("base", "boosted")}
+    shown = [index for index in range(len(TITLES)) if any(row[index] for row in rows)]
+    titles = TITLES._replace(**sides)
+    lines = ["| " + " | ".join(titles[index] for index in shown) + " |", "|---" * len(shown) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row[index] for index in shown) + " |" for row in rows)])
+
+
+def title(results: dict[str, Any], side: str) -> str:
+    """Head of a side's column: which side, and how many parameters."""
+    return f"{side} ({_count(next(iter(results['tasks'].values()))[side]['parameters'])} parameters)"
 
 
 def render_markdown(results: dict[str, Any]) -> str:
     """Return report.md."""
     parts = ["# Base against boosted", ""]
-    if results["limit"] is not None:
-        parts += [f"**PARTIAL: at most {results['limit']} images of each split (`--limit`); a quick look only.**", ""]
-    parts += [render_table(results), ""]
+    parts += [f"**PARTIAL: {line}**\n" for line in partial_lines(results)]
+    parts += [render_table(results), "", HOW_TO_READ, ""]
     parts += [
-        "Differences are boosted - base, paired: both heads start from the same weights and see the same batches. "
-        "With several seeds: mean ± standard deviation over the seeds. The interval is a paired bootstrap over the "
-        "test items (1,000 resamples, the mean over seeds). Of the controls, `constant` and `position only` see no "
-        "image: the mean depth or the most frequent class of the train split, over everything or per pixel position.",
-        "",
-        *(f"**Warning, {task}:** {line}\n" for task, entry in results["tasks"].items() for line in entry["warnings"]),
+        f"**Warning, {name}:** {line}\n" for name, entry in results["tasks"].items() for line in entry["warnings"]
     ]
-    for task, entry in results["tasks"].items():
-        parts += _task_section(task, entry)
+    for name, entry in results["tasks"].items():
+        parts += [f"## {heading(name, entry)}", ""]
+        parts += [f"![{name}]({entry['picture']})", ""] if "picture" in entry else []
+        parts += [*(f"* {line}" for line in protocol_lines(entry)), ""]
     parts += ["## Environment", "", *(f"* {key}: {value}" for key, value in results["environment"].items()), ""]
     return "\n".join(parts)
 
 
-def _task_section(task: str, entry: dict[str, Any]) -> list[str]:
-    """Return the lines on how one task was measured."""
-    data = entry["data"]
-    name, data_set = task.split("/")
-    lines = [f"## {TASKS[name].title}, {DATA_SETS[data_set].title}: {entry['protocol']['id']}", ""]
-    lines += [f"![{task}: image, truth, base, boosted]({entry['picture']})", ""] if "picture" in entry else []
-    protocol = entry["protocol"]
-    lines += [f"* {note}" for note in protocol["notes"]]
-    lines += [f"* Not to be put beside the paper's numbers: {protocol['differs']}."] if protocol["differs"] else []
+def partial_lines(results: dict[str, Any]) -> list[str]:
+    """Why the numbers are a quick look only; empty for the full protocol."""
+    lines = []
+    if results["limit"] is not None:
+        lines += [f"at most {results['limit']} items of each split (`--limit`); a quick look only."]
+    if results["preset"] != "full":
+        lines += [f"preset {results['preset']!r}, a small protocol; the real one is `--preset full`."]
+    return lines
+
+
+def heading(name: str, entry: dict[str, Any]) -> str:
+    """Title of an entry's section."""
+    task, data_set = name.split("/")
+    return f"{TASKS[task].title}, {DATA_SETS[data_set].title}: {entry['protocol']['id']}"
+
+
+def protocol_lines(entry: dict[str, Any]) -> list[str]:
+    """How an entry was measured, on what, of which encoders."""
+    protocol, data = entry["protocol"], entry["data"]
+    lines = list(protocol["notes"])
+    if protocol["differs"]:
+        lines += [f"Not to be put beside the paper's numbers: {protocol['differs']}."]
     settings = ", ".join(f"{key} {value}" for key, value in protocol["settings"].items())
-    lines += [f"* Settings: {settings}; seeds {', '.join(map(str, entry['seeds']))}."]
+    lines += [f"Settings: {settings}; seeds {', '.join(map(str, entry['seeds']))}; {entry['num_items']} test items."]
     for split, row in data["splits"].items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in row["dropped"].items()) or "none"
         lines += [
-            f"* Data `{data['source']}`, split {split}: {row['items']} items, dropped: {dropped}, "
-            f"content {row['fingerprint']}."
+            f"Data `{data['source']}`, split {split}: {row['items']} items, dropped: {dropped}, content "
+            f"{row['fingerprint']}."
         ]
     for side in ("base", "boosted"):
         encoder = entry[side]
         lines += [
-            f"* {side}: `{encoder['name']}`, revision {encoder['revision']}, {encoder['class'].split('.')[-1]}, "
+            f"{side}: `{encoder['name']}`, revision {encoder['revision']}, {encoder['class'].split('.')[-1]}, "
             f"{encoder['parameters']:,} parameters, patch {encoder['patch_size_px']} px, width "
             f"{encoder['hidden_size']}, {encoder['dtype']}, weights {encoder['weights_hash']}."
         ]
-    return [*lines, ""]
+    return lines
 
 
-def _number(summary: dict[str, Any], signed: bool = False) -> str:
+def number(summary: dict[str, Any], signed: bool = False) -> str:
+    """Mean and deviation over the seeds as text."""
     text = f"{summary['mean']:+.4g}" if signed and summary["mean"] else f"{summary['mean']:.4g}"
     return text if summary["deviation"] is None else f"{text} ± {summary['deviation']:.2g}"
+
+
+def verdict(metric: Metric, difference: dict[str, Any]) -> str:
+    """Equal, better or worse, "may be chance" where the interval holds zero."""
+    if difference["mean"] == 0:
+        return "equal"
+    low, high = difference["interval"]
+    word = "better" if metric.is_better(difference["mean"]) else "worse"
+    return f"{word}, may be chance" if low <= 0 <= high else word
 
 
 def _count(parameters: int) -> str:
@@ -104,9 +189,3 @@ def _count(parameters: int) -> str:
         if parameters >= size:
             return f"{parameters / size:.3g} {unit}"
     return str(parameters)
-
-
-def _verdict(metric: Metric, difference: float) -> str:
-    if difference == 0:
-        return "(equal)"
-    return "(better)" if metric.is_better(difference) else "(worse)"

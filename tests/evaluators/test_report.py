@@ -1,0 +1,127 @@
+"""The report of made-up results: intervals, the paper's column, the page, and what goes onto a card."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from evaluators.card_results import write_card_results
+from evaluators.comparison import RESAMPLES, bootstrap, compare
+from evaluators.metrics import Metric
+from evaluators.paper import _tables, published
+from evaluators.report import verdict, write_report
+from evaluators.report_page import interval_svg
+
+METRICS = (Metric("rmse_m", "RMSE (m)", higher_is_better=False),)
+SEVEN_B = {"model_type": "dinov3_vit", "hidden_size": 4096, "num_hidden_layers": 40, "patch_size_px": 16}
+
+
+def aggregate(items):
+    return {"rmse_m": float(items.mean())}
+
+
+def result(items, **encoder):
+    described = {
+        "name": "me/<encoder>", "revision": None, "class": "a.Model", "parameters": 6_700_000_000, "dtype": "float32",
+        "preprocessing": {}, "weights_hash": "0", "resolution_px": [224, 224], **SEVEN_B, **encoder,
+    }  # fmt: skip
+    return {
+        "protocol": {"id": "depth-linear/1", "notes": ["a note"], "settings": {"steps": 3}, "differs": ""},
+        "data": {"source": "nyu", "splits": {"test": {"items": len(items[0]), "dropped": {}, "fingerprint": "f"}}},
+        "encoder": described,
+        "seeds": list(range(len(items))),
+        "items": items,
+        "controls": {"constant": {"rmse_m": 2.0}},
+        "examples": [],
+    }
+
+
+@pytest.fixture
+def results():
+    random = np.random.default_rng(0)
+    base = random.normal(1.0, 0.3, (50, 1))
+    entry = compare(METRICS, aggregate, result([base]), result([base - 0.1]))
+    chance = compare(METRICS, aggregate, result([base]), result([random.normal(1.0, 0.3, (50, 1))]))
+    entries = {"depth_linear/rooms": chance, "segmentation_linear/rooms": entry}
+    return {"preset": "full", "limit": None, "partial": False, "tasks": entries, "environment": {"torch": "2"}}
+
+
+def test_a_constant_gain_has_an_interval_of_no_width_because_items_are_paired():
+    base = np.random.default_rng(1).normal(1.0, 0.5, (40, 1))
+    low, high = bootstrap(aggregate, [base, base + 1], [base - 0.1, base + 0.9])["rmse_m"]
+    assert low == pytest.approx(-0.1) and high == pytest.approx(-0.1)
+
+
+def test_the_interval_has_the_width_that_theory_gives():
+    random = np.random.default_rng(2)
+    gain = random.normal(0.0, 1.0, (400, 1))
+    low, high = bootstrap(aggregate, [np.zeros((400, 1))], [gain])["rmse_m"]
+    assert (high - low) / 2 == pytest.approx(1.96 * gain.std() / 20, rel=0.1)
+    assert RESAMPLES >= 1000
+
+
+def test_a_verdict_may_be_chance():
+    metric = METRICS[0]
+    assert verdict(metric, {"mean": -0.1, "interval": [-0.2, -0.05]}) == "better"
+    assert verdict(metric, {"mean": 0.1, "interval": [0.05, 0.2]}) == "worse"
+    assert verdict(metric, {"mean": 0.1, "interval": [-0.05, 0.2]}) == "worse, may be chance"
+    assert verdict(metric, {"mean": 0.0, "interval": [0.0, 0.0]}) == "equal"
+
+
+def test_better_is_drawn_to_the_right_whatever_the_direction():
+    smaller = {"higher_is_better": False, "difference": {"mean": -0.1, "interval": [-0.2, -0.05]}}
+    larger = {"higher_is_better": True, "difference": {"mean": 0.1, "interval": [0.05, 0.2]}}
+    assert interval_svg(smaller, "better") == interval_svg(larger, "better")
+    centre = float(interval_svg(smaller, "better").split('cx="')[1].split('"')[0])
+    assert 60 < centre < 120
+
+
+def test_the_papers_numbers_need_the_same_backbone():
+    row = published("depth_linear/nyud", "rmse_m", SEVEN_B)
+    assert (row.backbone, row.base, row.boosted) == ("DINOv3 ViT-7B/16", 0.31, 0.25)
+    assert published("depth_linear/nyud", "rmse_m", SEVEN_B | {"hidden_size": 1024}) is None
+    assert published("depth_linear/rooms", "rmse_m", SEVEN_B) is None
+    assert published("depth_linear/nyud", "abs_rel", SEVEN_B) is None
+
+
+def test_every_published_number_is_a_pair_of_a_known_backbone():
+    tables = _tables()
+    for row in tables["results"]:
+        pairs = {name: row[name] for name in tables["backbones"] if name in row}
+        assert pairs and set(row) == {"entry", "metric", *pairs}
+        assert all(len(pair) == 2 for pair in pairs.values())
+    assert len(tables["results"]) == 23
+
+
+def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(results, tmp_path):
+    results["tasks"]["depth_linear/rooms"]["picture"] = "picture.png"
+    Image.new("RGB", (40, 20)).save(tmp_path / "picture.png")
+    write_report(results, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "me/&lt;encoder&gt;" in page and "<encoder>" not in page
+    assert "data:image/png;base64," in page
+    assert "http://" not in page and "https://" not in page and 'src="picture' not in page
+    assert page.count('class="interval') == 2 and "Partial" not in page
+    assert "6.7 B parameters" in page
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert "may be chance" in (tmp_path / "report.md").read_text()
+
+
+def test_a_full_run_leaves_entries_for_the_card_and_a_partial_one_none(results, tmp_path, monkeypatch):
+    write_card_results(results | {"partial": True}, tmp_path)
+    write_card_results(results | {"preset": "cpu"}, tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setitem(__import__("evaluators.catalogue").catalogue.DATA_SETS, "rooms", _on_the_hub())
+    write_card_results(results, tmp_path)
+    (model,) = yaml.safe_load((tmp_path / "model-index.yaml").read_text())["model-index"]
+    assert {row["task"]["type"] for row in model["results"]} == {"depth-estimation", "image-segmentation"}
+    entries = yaml.safe_load((tmp_path / ".eval_results" / "rooms.yaml").read_text())
+    assert {entry["dataset"]["task_id"] for entry in entries} == {"depth_linear_rmse_m", "segmentation_linear_rmse_m"}
+
+
+def _on_the_hub():
+    from evaluators.catalogue import DATA_SETS
+
+    return DATA_SETS["rooms"]._replace(hub_id="me/rooms")
