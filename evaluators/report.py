@@ -102,10 +102,15 @@ def render_table(results: dict[str, Any]) -> str:
     """Return the one table as Markdown; columns without content are left out."""
     rows = table_rows(results)
     sides = {side: title(results, side) for side in ("base", "boosted")}
-    shown = [index for index in range(len(TITLES)) if any(row[index] for row in rows)]
+    shown = columns_with_content(rows)
     titles = TITLES._replace(**sides)
-    lines = ["| " + " | ".join(titles[index] for index in shown) + " |", "|---" * len(shown) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row[index] for index in shown) + " |" for row in rows)])
+    lines = ["| " + " | ".join(getattr(titles, name) for name in shown) + " |", "|---" * len(shown) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(getattr(row, name) for name in shown) + " |" for row in rows)])
+
+
+def columns_with_content(rows: list[Row]) -> list[str]:
+    """Names of the columns that say something in one row at least."""
+    return [name for name in Row._fields if any(getattr(row, name) for row in rows)]
 
 
 def title(results: dict[str, Any], side: str) -> str:

@@ -1,6 +1,7 @@
 """report.html: one page that needs nothing beside it."""
 
 import base64
+import re
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -8,7 +9,16 @@ from string import Template
 from typing import Any
 
 from evaluators.catalogue import TASKS
-from evaluators.report import HOW_TO_READ, TITLES, heading, partial_lines, protocol_lines, table_rows, title
+from evaluators.report import (
+    HOW_TO_READ,
+    TITLES,
+    columns_with_content,
+    heading,
+    partial_lines,
+    protocol_lines,
+    table_rows,
+    title,
+)
 
 TEMPLATE = Path(__file__).with_name("report.html")
 WIDTH, HEIGHT = 120, 18  # of an interval's drawing, pixels
@@ -18,17 +28,20 @@ def render_page(results: dict[str, Any], folder: Path) -> str:
     """Return the page; pictures are read from `folder`."""
     tasks = results["tasks"]
     first = next(iter(tasks.values()))
-    heads = [*TITLES._replace(**{side: title(results, side) for side in ("base", "boosted")})]
-    heads.insert(heads.index("95 % interval"), "")
+    titles = TITLES._replace(**{side: title(results, side) for side in ("base", "boosted")})
+    shown = columns_with_content(table_rows(results))
+    heads = [
+        head for name in shown for head in (["", titles.interval] if name == "interval" else [getattr(titles, name)])
+    ]
     return Template(TEMPLATE.read_text()).substitute(
         base=escape(first["base"]["name"]),
         boosted=escape(first["boosted"]["name"]),
-        partial="".join(f'<p class="partial">Partial: {escape(line)}</p>' for line in partial_lines(results)),
+        partial="".join(f'<p class="partial">Partial: {_text(line)}</p>' for line in partial_lines(results)),
         head="".join(f'<th scope="col">{escape(name)}</th>' for name in heads),
-        rows="\n".join(_table(results, len(heads))),
-        how=escape(HOW_TO_READ).replace("`", ""),
+        rows="\n".join(_table(results, shown)),
+        how=_text(HOW_TO_READ),
         warnings="\n".join(
-            f'<p class="warning"><b>{escape(name)}</b>: {escape(line)}</p>'
+            f'<p class="warning"><b>{escape(name)}</b>: {_text(line)}</p>'
             for name, entry in tasks.items()
             for line in entry["warnings"]
         ),
@@ -39,21 +52,20 @@ def render_page(results: dict[str, Any], folder: Path) -> str:
     )
 
 
-def _table(results: dict[str, Any], num_columns: int) -> list[str]:
+def _table(results: dict[str, Any], shown: list[str]) -> list[str]:
     values = [row for entry in results["tasks"].values() for row in entry["metrics"].values()]
     names = [name for name, entry in results["tasks"].items() for _ in entry["metrics"]]
     lines = []
     rows = zip(names, values, table_rows(results))
     for family, members in groupby(rows, key=lambda item: TASKS[item[0].split("/")[0]].family):
-        lines.append(f'<tr class="family"><th colspan="{num_columns}" scope="colgroup">{escape(family)}</th></tr>')
+        lines.append(f'<tr class="family"><th colspan="{len(shown) + 1}" scope="colgroup">{escape(family)}</th></tr>')
         for _, value, row in members:
             cells = []
-            for column, text in zip(row._fields, row):
+            for column in shown:
                 if column == "interval":
                     cells.append(f"<td>{interval_svg(value, row.verdict)}</td>")
-                style = f"verdict {_style(row.verdict)}" if column == "verdict" else "number"
-                plain = column in ("task", "data", "controls")
-                cells.append(f"<td>{escape(text)}</td>" if plain else f'<td class="{style}">{escape(text)}</td>')
+                style = f"verdict {_style(row.verdict)}" if column == "verdict" else column
+                cells.append(f'<td class="{style}">{escape(getattr(row, column))}</td>')
             lines.append(f"<tr>{''.join(cells)}</tr>")
     return lines
 
@@ -86,5 +98,10 @@ def _section(name: str, entry: dict[str, Any], folder: Path) -> str:
     if "picture" in entry:
         data = base64.b64encode((folder / entry["picture"]).read_bytes()).decode()
         picture = f'<img src="data:image/png;base64,{data}" alt="{escape(name)}: examples, base beside boosted">'
-    lines = "".join(f"<li>{escape(line)}</li>" for line in protocol_lines(entry))
-    return f"<article><h2>{escape(heading(name, entry))}</h2>{picture}<ul>{lines}</ul></article>"
+    lines = "".join(f"<li>{_text(line)}</li>" for line in protocol_lines(entry))
+    return f"<article><h2>{_text(heading(name, entry))}</h2>{picture}<ul>{lines}</ul></article>"
+
+
+def _text(markdown: str) -> str:
+    """A line of the Markdown report as HTML: what stands between backticks is code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(markdown))

@@ -103,7 +103,7 @@ def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(results, tmp
     assert "me/&lt;encoder&gt;" in page and "<encoder>" not in page
     assert "data:image/png;base64," in page
     assert "http://" not in page and "https://" not in page and 'src="picture' not in page
-    assert page.count('class="interval') == 2 and "Partial" not in page
+    assert page.count('<svg class="interval') == 2 and "Partial" not in page
     assert "6.7 B parameters" in page
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert "may be chance" in (tmp_path / "report.md").read_text()
