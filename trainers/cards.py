@@ -8,6 +8,20 @@ from transformers import PreTrainedConfig
 
 from model_cards import CITATION, render
 
+BOOSTED_TITLE, PLAIN_TITLE = "with a second attention channel", "after stage 3 without a second channel"
+BOOSTED = (
+    "A vision encoder with dual-channel attention, `alpha * Attn(x) + (1 - alpha) * Attn_plus(x)`: the frozen "
+    "attention of\n{base} and a trained copy of it beside each layer, after [SpatialBoost](https://arxiv.org/abs/2603.22057)."
+)
+PLAIN = (
+    "A vision encoder of the architecture of {base}, tuned as a baseline beside\nthe second channel of "
+    "[SpatialBoost](https://arxiv.org/abs/2603.22057): {description}."
+)
+CHECKS = (
+    " `model.verify_base_channel(BASE)` compares the frozen weights with the\noriginal's, `model.alpha_table()` tells "
+    "the mix."
+)
+
 
 def write_vlm_card(folder: Path, record: dict[str, Any]) -> None:
     """Card of the vision-language model that a stage saved in `folder`."""
@@ -26,14 +40,16 @@ def write_vlm_card(folder: Path, record: dict[str, Any]) -> None:
 def write_encoder_card(folder: Path, record: dict[str, Any], config: PreTrainedConfig) -> None:
     """Card of the boosted encoder that stage 3 cut out into `folder`."""
     base = config.base_encoder if _is_hub_id(config.base_encoder) else None
-    rows = (f"| {row['layer']} | {row['mean']:.3f} | {row['min']:.3f} | {row['max']:.3f} |" for row in record["alpha"])
+    link = f"[{base}](https://huggingface.co/{base})" if base else f"a {config.backbone_config.model_type} encoder"
+    boosted = bool(record["alpha"])
     card = render(
         "encoder_card",
         metadata=_metadata("image-feature-extraction", base),
-        title=f"{Path(base).name if base else 'An encoder'} with a second attention channel",
-        base=f"[{base}](https://huggingface.co/{base})" if base else f"a {config.backbone_config.model_type} encoder",
+        title=f"{Path(base).name if base else 'An encoder'} {BOOSTED_TITLE if boosted else PLAIN_TITLE}",
+        architecture=(BOOSTED if boosted else PLAIN).format(base=link, description=record["description"]),
+        checks=CHECKS if boosted else "",
         training=_training(record),
-        alpha="\n".join(rows),
+        alpha=_alpha_table(record["alpha"]) if boosted else "",
         citation=CITATION,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -49,6 +65,11 @@ def _metadata(pipeline_tag: str, base_model: str | None) -> str:
         tags=["spatialboost", "dual-channel-attention", "custom_code"],
     )
     return data.to_yaml().strip()
+
+
+def _alpha_table(alpha: list[dict[str, Any]]) -> str:
+    rows = (f"| {row['layer']} | {row['mean']:.3f} | {row['min']:.3f} | {row['max']:.3f} |" for row in alpha)
+    return "\n".join(["", "| layer | alpha, mean | min | max |", "|---|---|---|---|", *rows, ""])
 
 
 def _training(record: dict[str, Any]) -> str:

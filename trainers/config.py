@@ -2,13 +2,16 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import Literal
 
 from huggingface_hub.constants import HF_HOME
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
+from trainers.progress import check_reporters
+from trainers.quantization import CHOICES, require_bitsandbytes
 from trainers.scale_out import accumulation_steps
-from trainers.stages import ParameterGroup, get_stage
+from trainers.stages import ENCODER_TUNINGS, ParameterGroup, Stage, get_stage
 
 FEATURES_FOLDER = os.path.join(HF_HOME, "spatialboost", "features")
 
@@ -26,6 +29,10 @@ class StageArguments:
         model: the vision-language model that stages 2 and 3 continue from.
         revision: of the encoder's repository (stage 1) or of the model's (stages 2, 3).
         boosted_layers: attention layers that stage 3 gives a second channel.
+        encoder_tuning: what stage 3 trains of the encoder: dual_channel (default), full, lora, lora_matched (of the
+            rank that trains as many parameters as the second channel would) or frozen.
+        lora_rank: of LoRA: on the encoder's attention in stage 3, on the language model in stage 2.
+        quantize_language_model: 4bit or 8bit, where the language model's own weights are frozen.
         cache_features: stages 1 and 2: folder that keeps the frozen encoder's outputs, so that they are computed once;
             without a value, `spatialboost/features` in the Hub's cache folder.
         force: train again where `output_dir` holds a finished run.
@@ -50,6 +57,17 @@ class StageArguments:
     boosted_layers: list[int] | None = field(
         default=None, metadata={"help": "Stage 3: attention layers that get a second channel; null = all."}
     )
+    encoder_tuning: str | None = field(
+        default=None,
+        metadata={"help": f"Stage 3: what of the encoder trains, {', '.join(ENCODER_TUNINGS)}; null = dual_channel."},
+    )
+    lora_rank: int | None = field(
+        default=None,
+        metadata={"help": "Rank of LoRA on the language model (stage 2) or, by encoder_tuning, on the encoder."},
+    )
+    quantize_language_model: str | None = field(
+        default=None, metadata={"help": "Stage 3, or stage 2 with lora_rank: hold it in 4bit or 8bit; null = neither."}
+    )
     cache_features: str | None = field(
         default=None,
         metadata={
@@ -63,12 +81,12 @@ class StageArguments:
 
     def __post_init__(self) -> None:
         """Check that the stage has what it starts from, and nothing that it would ignore."""
-        get_stage(self.stage)
+        self._check_tuning()
         if isinstance(self.datasets, str):  # a single entry in the YAML file
             self.datasets = [self.datasets]
         if str(self.cache_features).lower() in ("true", "false"):
             self.cache_features = FEATURES_FOLDER if str(self.cache_features).lower() == "true" else None
-        if self.cache_features is not None and self.stage == 3:
+        if self.cache_features is not None and self.stage == 3 and self.encoder_tuning != "frozen":
             raise ValueError(
                 f"cache_features={self.cache_features!r}: stage 3 trains the encoder, so its outputs change with "
                 "every step: remove it."
@@ -81,6 +99,37 @@ class StageArguments:
         for name in [*unused, *(["boosted_layers"] if self.stage != 3 else [])]:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name}={getattr(self, name)!r} has no effect in stage {self.stage}: remove it.")
+
+    @property
+    def row(self) -> Stage:
+        """What trains: the row of the stage."""
+        return get_stage(self.stage, self.encoder_tuning, self.lora_rank)
+
+    def _check_tuning(self) -> None:
+        tuning = self.encoder_tuning or "dual_channel"
+        if self.row.number != 3 and self.encoder_tuning is not None:
+            raise ValueError(f"encoder_tuning={tuning!r} has no effect in stage {self.stage}: remove it.")
+        if tuning != "dual_channel" and self.boosted_layers is not None:
+            raise ValueError(
+                f"boosted_layers={self.boosted_layers}: encoder_tuning={tuning!r} gives no layer a second channel, "
+                "remove one of both."
+            )
+        if tuning == "lora" and self.lora_rank is None:
+            raise ValueError("lora_rank=None: encoder_tuning='lora' needs one, such as 16.")
+        if self.lora_rank is not None and (self.stage == 1 or (self.stage == 3 and tuning != "lora")):
+            where = f"stage {self.stage}" + (f" with encoder_tuning={tuning!r}" if self.stage == 3 else "")
+            raise ValueError(f"lora_rank={self.lora_rank} has no effect in {where}: remove it.")
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise ValueError(f"lora_rank={self.lora_rank}: pass at least 1.")
+        quantize = self.quantize_language_model
+        if quantize is None:
+            return
+        if quantize not in CHOICES:
+            raise ValueError(f"quantize_language_model={quantize!r}: pass one of {', '.join(CHOICES)}.")
+        if self.stage == 1 or self.row.opens("language_model"):
+            remedy = "set lora_rank, or remove it" if self.stage == 2 else "remove it"
+            raise ValueError(f"quantize_language_model={quantize!r}: not in a plain stage {self.stage}: {remedy}.")
+        require_bitsandbytes(f"quantize_language_model={quantize!r}")
 
 
 @dataclass
@@ -116,6 +165,14 @@ class TrainingConfig(SFTConfig):
     activation_checkpointing: bool = field(
         default=True, metadata={"help": "Recompute activations in the backward pass, to save memory."}
     )
+    report_to: None | str | list[str] = field(  # type: ignore[assignment]
+        default="trackio",
+        metadata={"help": "Where curves go: trackio (on this machine), tensorboard, wandb, several of them, or none."},
+    )
+    project: str = field(default="spatialboost", metadata={"help": "Name of the project in trackio."})
+    trackio_static_space_id: str | None | Literal[False] = field(  # type: ignore[assignment]
+        default=False, metadata={"help": "Static Space for the curves of a pushed model; false = they stay here."}
+    )
 
     def __post_init__(self) -> None:
         """Settle precision by the device, then let TRL check the rest."""
@@ -127,12 +184,15 @@ class TrainingConfig(SFTConfig):
             )
         if self.bf16 is None:  # type: ignore[has-type]
             self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
+        if "8bit" in str(self.optim):
+            require_bitsandbytes(f"optim={str(self.optim)!r}")
         given = self.gradient_accumulation_steps
         self.gradient_accumulation_steps = given or 1
         super().__post_init__()  # which finds out how many processes there are
         self.gradient_accumulation_steps = accumulation_steps(
             self.per_device_train_batch_size, self.world_size, self.total_batch_size, given
         )
+        check_reporters(self.report_to)
 
     def learning_rate_of(self, group: ParameterGroup) -> float:
         """Peak learning rate of a group: its own, else `learning_rate`, else the stage's."""

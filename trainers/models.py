@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig
@@ -19,20 +20,42 @@ from modeling_spatialboost.dual_channel_attention import is_second_channel
 from modeling_spatialboost.encoder_loading import first_line
 from modeling_spatialboost.modeling_spatialboost_vlm import load_boosted_encoder
 from trainers.config import StageArguments
+from trainers.low_rank import adapt_encoder, adapt_language_model, merge_adapters, take_out_adapters
+from trainers.quantization import check_dimensions, forget_quantization, quantization_config
 
 ModelAndProcessor = tuple[SpatialBoostForConditionalGeneration, SpatialBoostProcessor]
 
 
-def load_model(arguments: StageArguments) -> ModelAndProcessor:
-    """The model and processor that the stage starts from, in float32 (what is frozen may be cast later).
+def load_model(arguments: StageArguments, language_model_dtype: torch.dtype = torch.float32) -> ModelAndProcessor:
+    """The model and processor that the stage starts from, as the stage trains them.
+
+    Args:
+        arguments: of the stage.
+        language_model_dtype: what the language model is read in; all else is read in float32.
 
     Raises:
         ValueError: an encoder, language model or previous stage that cannot be loaded.
     """
-    return join_components(arguments) if arguments.stage == 1 else continue_from(arguments)
+    if arguments.stage == 1:
+        return join_components(arguments, language_model_dtype)
+    model, processor = continue_from(arguments, language_model_dtype, arguments.quantize_language_model)
+    if arguments.stage == 2 and arguments.lora_rank is not None:
+        adapt_language_model(model, arguments.lora_rank)
+    elif arguments.encoder_tuning in ("lora", "lora_matched"):
+        adapt_encoder(model, arguments.lora_rank)
+    return model, processor
 
 
-def join_components(arguments: StageArguments) -> ModelAndProcessor:
+def to_plain_model(model: SpatialBoostForConditionalGeneration, arguments: StageArguments) -> None:
+    """Turn a trained model into the one that is saved: adapters merged, the language model as `model` names it."""
+    adapters = take_out_adapters(model)
+    if arguments.quantize_language_model is not None:
+        own, _ = continue_from(arguments, model.lm_head.weight.dtype)
+        model.model.language_model, model.lm_head = own.model.language_model, own.lm_head
+    merge_adapters(model, adapters)
+
+
+def join_components(arguments: StageArguments, language_model_dtype: torch.dtype) -> ModelAndProcessor:
     """Stage 1: a plain encoder (or an already boosted one), a new projector and a language model."""
     name = str(arguments.encoder)
     encoder = load_boosted_encoder(name, [], arguments.revision, torch.float32)
@@ -45,14 +68,29 @@ def join_components(arguments: StageArguments) -> ModelAndProcessor:
             f"or a Hub id such as Qwen/Qwen2-7B-Instruct. ({first_line(error)})"
         ) from error
     assert encoder.config.patch_size is not None  # read off the encoder when it was loaded
-    processor = SpatialBoostProcessor.from_components(image_processor, tokenizer, encoder.config.patch_size)
+    shuffle = arguments.projector_shuffle or 1
+    processor = SpatialBoostProcessor.from_components(
+        image_processor, tokenizer, encoder.config.patch_size, projector_shuffle=shuffle
+    )
     model = SpatialBoostForConditionalGeneration.from_components(
-        encoder, str(arguments.language_model), processor, dtype=torch.float32
+        encoder, str(arguments.language_model), processor, dtype=language_model_dtype, projector_shuffle=shuffle
     )
     return model, processor
 
 
-def continue_from(arguments: StageArguments) -> ModelAndProcessor:
+class _Reader(SpatialBoostForConditionalGeneration):
+    """Reads the language model in a dtype of its own, so that it is never in memory in float32."""
+
+    language_model_dtype = torch.float32
+
+    def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        own = dict.fromkeys(("language_model", "lm_head"), self.language_model_dtype)
+        return super()._get_dtype_plan(dtype) | own
+
+
+def continue_from(
+    arguments: StageArguments, language_model_dtype: torch.dtype, quantize: str | None = None
+) -> ModelAndProcessor:
     """Stages 2 and 3: the output of the stage before; stage 3 gives its encoder the second channel.
 
     Each second channel starts as an exact copy of the first, so that the model computes what it computed before.
@@ -60,14 +98,24 @@ def continue_from(arguments: StageArguments) -> ModelAndProcessor:
     config = _previous_config(arguments)
     if arguments.stage == 3:
         _set_boosted_layers(config, arguments)
+    settings: dict[str, Any] = {}
+    if quantize is not None:
+        if quantize == "4bit":
+            check_dimensions(config.text_config)
+        settings["quantization_config"] = quantization_config(quantize, language_model_dtype)
+    reader: Any = type(_Reader.__name__, (_Reader,), {"language_model_dtype": language_model_dtype})
     with _quiet_load_report():
-        model, report = SpatialBoostForConditionalGeneration.from_pretrained(
+        model, report = reader.from_pretrained(
             arguments.model,
             config=config,
             revision=arguments.revision,
             dtype=torch.float32,
             output_loading_info=True,
+            **settings,
         )
+    model.__class__ = SpatialBoostForConditionalGeneration
+    if quantize is not None:
+        forget_quantization(model)
     absent = sorted(key for key in report["missing_keys"] if not is_second_channel(key))
     if absent:
         raise ValueError(
@@ -87,13 +135,6 @@ def provenance(name: str, revision: str | None = None) -> str | None:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def cast_frozen_language_model(model: SpatialBoostForConditionalGeneration) -> None:
-    """Hold the frozen language model in bfloat16; its buffers (RoPE frequencies) keep their precision."""
-    for module in (model.model.language_model, model.lm_head):
-        for parameter in module.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _settings(name: str, revision: str | None) -> dict:
@@ -116,7 +157,13 @@ def _previous_config(arguments: StageArguments) -> SpatialBoostVLMConfig:
 
 def _set_boosted_layers(config: SpatialBoostVLMConfig, arguments: StageArguments) -> None:
     present, wanted = config.vision_config.boosted_layers, arguments.boosted_layers
-    if present == []:
+    if arguments.encoder_tuning not in (None, "dual_channel"):
+        if present != []:
+            raise ValueError(
+                f"encoder_tuning={arguments.encoder_tuning!r} starts from a plain encoder, but that of "
+                f"model={arguments.model!r} has boosted_layers={present}: pass the output_dir of a stage 2."
+            )
+    elif present == []:
         config.vision_config.boosted_layers = wanted
     elif wanted not in (None, present):
         raise ValueError(

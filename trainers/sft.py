@@ -11,27 +11,41 @@ On a CPU, in seconds, with any small encoder, language model and built data set:
     spatialboost train --config trainers/recipes/smoke/stage1.yaml --encoder ENCODER --language_model LANGUAGE_MODEL \
         --datasets outputs/data:single_view --output_dir outputs/smoke/stage1
 
-`--resume_from_checkpoint true` goes on from the last checkpoint in `output_dir`.
+`--resume_from_checkpoint true` goes on from the last checkpoint in `output_dir`; `auto` starts anew where there is none.
 """
 
 import dataclasses
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from datasets import Dataset
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from trainers.cards import write_encoder_card, write_vlm_card
+from trainers.checkpoints import (
+    STATE_FILE,
+    check_space,
+    find_checkpoint,
+    last_checkpoint,
+    partial_folder,
+    publish_result,
+    run_bytes,
+    write_errors,
+)
 from trainers.config import StageArguments, TrainingConfig
 from trainers.data import DataSource, load_training_data
 from trainers.feature_cache import cache_features
 from trainers.feature_shards import FeatureCache
-from trainers.models import ModelAndProcessor, cast_frozen_language_model, load_model, provenance
+from trainers.loss_guard import NonFiniteLossError
+from trainers.low_rank import rank_of_adapters
+from trainers.models import ModelAndProcessor, load_model, provenance, to_plain_model
+from trainers.progress import name_run, where_to_look
 from trainers.run_record import (
     FILE_NAME,
     differences,
@@ -41,7 +55,9 @@ from trainers.run_record import (
     read_record,
     write_record,
 )
-from trainers.stages import STAGES, ParameterCounts, apply_stage
+from trainers.run_report import write_report
+from trainers.stages import ParameterCounts, apply_stage
+from trainers.starting_point import check_starting_point
 from trainers.trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
@@ -72,7 +88,7 @@ def make_parser() -> TrlParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 0 when the stage is trained, or was finished already.
+    """Run the command; return 0 when the stage is trained, or was finished already; 130 or 143 when it was stopped.
 
     Raises:
         ValueError: bad arguments or input.
@@ -84,9 +100,13 @@ def main(argv: list[str] | None = None) -> int:
         run = prepare(arguments, training)
     except (ValueError, OSError) as error:
         raise ValueError(" ".join(str(error).split())) from error
-    if run is not None:
-        train(run)
-    return 0
+    try:
+        return 0 if run is None else train(run)
+    except KeyboardInterrupt:
+        checkpoint = last_checkpoint(str(training.output_dir))
+        remedy = f"go on with --resume_from_checkpoint {checkpoint}" if checkpoint else "nothing is saved"
+        print(f"Stopped at once: {remedy}", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
@@ -98,8 +118,10 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     Raises:
         ValueError: anything that the user got wrong, in one sentence.
     """
-    stage = STAGES[arguments.stage]
+    stage = arguments.row
     checkpoint = find_checkpoint(training)
+    check_starting_point(arguments)
+    name_run(training, (read_record(training.output_dir) or {}).get("config") if checkpoint else None)
     with training.main_process_first(desc="checking the data"):
         dataset, sources = load_training_data(
             arguments.datasets, not stage.trains("language_model"), training.dataset_num_proc
@@ -112,11 +134,12 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     if checkpoint and changed:
         logger.warning(f"Resuming {checkpoint} although {', '.join(changed)} differ from the run that wrote it")
     set_seed(training.seed)  # of the new projector
-    model, processor = load_model(arguments)
+    frozen_in_bf16 = training.bf16 and not stage.opens("language_model")
+    model, processor = load_model(arguments, torch.bfloat16 if frozen_in_bf16 else torch.float32)
     counts = apply_stage(model, stage)
-    if training.bf16 and not stage.trains("language_model"):
-        cast_frozen_language_model(model)
+    check_space(str(training.output_dir), run_bytes(model, training), "a checkpoint and the trained model")
     record |= {"trainable_parameters": counts.by_group, "frozen_parameters": counts.frozen}
+    record |= {"lora_rank": rank_of_adapters(model)}
     features = None
     if arguments.cache_features is not None:
         dataset, features = cache_features(arguments.cache_features, dataset, (model, processor), training)
@@ -125,7 +148,7 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
 
 def starting_record(arguments: StageArguments, training: TrainingConfig, sources: list[DataSource]) -> dict[str, Any]:
     """What `run.json` says before the first step: settings, data, starting weights, versions."""
-    stage = STAGES[arguments.stage]
+    stage = arguments.row
     started_from = {}
     for argument in ("encoder", "language_model", "model"):
         name = getattr(arguments, argument)
@@ -142,28 +165,6 @@ def starting_record(arguments: StageArguments, training: TrainingConfig, sources
         "versions": package_versions(),
         "git_commit": git_commit(),
     }
-
-
-def find_checkpoint(training: TrainingConfig) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` names; "true" names the last one in `output_dir`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    wanted = training.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() == "false":
-        return None
-    folder = str(wanted)
-    if folder.lower() == "true":
-        output_dir = Path(training.output_dir)
-        folder = (get_last_checkpoint(output_dir) if output_dir.is_dir() else None) or ""
-    if not (Path(folder) / "trainer_state.json").is_file():
-        raise ValueError(
-            f"resume_from_checkpoint={wanted!r}: no checkpoint "
-            f"{'in output_dir=' + repr(training.output_dir) if not folder else 'there'}; pass the path of a "
-            "checkpoint-N folder, or remove the argument to start from the beginning."
-        )
-    return folder
 
 
 def already_done(training: TrainingConfig, record: dict[str, Any], force: bool) -> bool:
@@ -184,45 +185,87 @@ def already_done(training: TrainingConfig, record: dict[str, Any], force: bool) 
     return True
 
 
-def train(run: Run) -> None:
-    """Train, and save the model, its processor, after stage 3 the encoder by itself, and `run.json`."""
-    output_dir = Path(run.training.output_dir)
-    model, processor = run.parts
-    stage = STAGES[run.arguments.stage]
+def train(run: Run) -> int:
+    """Train, and save the model, its processor, after stage 3 the encoder by itself, and `run.json`.
+
+    Returns:
+        Exit code: 0, or 128 + the number of the signal that stopped the run before its end (143, Ctrl-C: 130).
+
+    Raises:
+        ValueError: a loss that is no number, a checkpoint of another stage, a disk that is full.
+    """
     trainer = StageTrainer(
-        stage,
+        run.arguments.row,
         run.training,
         features=run.features,
-        model=model,
+        model=run.parts[0],
         train_dataset=run.dataset,
-        processing_class=processor,
+        processing_class=run.parts[1],
     )
     if trainer.is_world_process_zero():
-        write_record(output_dir, run.record)
+        write_record(run.training.output_dir, run.record)
     start = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=run.checkpoint)
-    seconds = time.monotonic() - start
-    trainer.save_model()
-    trainer.save_state()
+    try:
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+    except NonFiniteLossError as error:
+        if trainer.is_world_process_zero():
+            outcome = {"status": "failed", "steps": error.step, "rows": error.rows}
+            write_record(run.training.output_dir, run.record | outcome)
+        raise
+    if trainer.interruption.stopped_by is not None:
+        return report_stop(trainer, run)
+    with write_errors(run.training.output_dir, "the trained model"):
+        save(trainer, run, time.monotonic() - start)
+    return 0
+
+
+def report_stop(trainer: StageTrainer, run: Run) -> int:
+    """Tell where a run that a signal stopped goes on; returns the exit code."""
+    number = trainer.interruption.stopped_by
+    assert number is not None
+    if trainer.is_world_process_zero():
+        outcome = {"status": "interrupted", "steps": trainer.state.global_step, "signal": number.name}
+        write_record(run.training.output_dir, run.record | outcome)
+        print(
+            f"Stopped by {number.name} after step {outcome['steps']}: go on with the same command and "
+            f"--resume_from_checkpoint {last_checkpoint(run.training.output_dir)}",
+            file=sys.stderr,
+        )
+    return 128 + number
+
+
+def save(trainer: StageTrainer, run: Run, seconds: float) -> None:
+    """Save what was trained: everything is written to one side, appears by rename, and `run.json` comes last."""
+    output_dir = Path(run.training.output_dir)
+    written = partial_folder(output_dir)
+    model, processor = run.parts
+    to_plain_model(model, run.arguments)
+    trainer.save_model(str(written), _internal_call=True)
     if not trainer.is_world_process_zero():
         return
+    trainer.state.save_to_json(str(written / STATE_FILE))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     outcome = {
         "status": "finished",
         "steps": trainer.state.global_step,
         "learning_rates": trainer.learning_rates,
         "seconds": round(seconds, 3),
-        "mean_loss": result.training_loss,
-        "final_loss": losses[-1] if losses else result.training_loss,
+        "mean_loss": trainer.mean_loss,
+        "final_loss": losses[-1] if losses else trainer.mean_loss,
     }
-    if stage.trains("attn_plus"):
-        model.vision_tower.save_pretrained(output_dir / ENCODER_FOLDER)
-        processor.image_processor.save_pretrained(output_dir / ENCODER_FOLDER)
+    if run.arguments.stage == 3:
+        model.vision_tower.save_pretrained(written / ENCODER_FOLDER)
+        processor.image_processor.save_pretrained(written / ENCODER_FOLDER)
         outcome["alpha"] = model.vision_tower.alpha_table()
-        write_encoder_card(output_dir / ENCODER_FOLDER, run.record | outcome, model.vision_tower.config)
-    write_vlm_card(output_dir, run.record | outcome)
+        write_encoder_card(written / ENCODER_FOLDER, run.record | outcome, model.vision_tower.config)
+    write_vlm_card(written, run.record | outcome)
+    publish_result(written, output_dir)
     write_record(output_dir, run.record | outcome)
-    logger.info(f"Stage {stage.number}: {outcome['steps']} steps in {seconds:.1f} s, saved in {output_dir}")
+    report = write_report(output_dir)
+    logger.info(f"Stage {run.arguments.stage}: {outcome['steps']} steps in {seconds:.1f} s, saved in {output_dir}")
+    logger.info("Curves: " + ", or ".join([str(report), *where_to_look(run.training)]))
+    if run.training.push_to_hub:
+        trainer.upload()
 
 
 if __name__ == "__main__":

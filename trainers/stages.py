@@ -38,8 +38,12 @@ class Stage:
         """The group that a parameter belongs to, None for a frozen one."""
         return next((group for group in self.groups if re.search(group.pattern, parameter_name)), None)
 
-    def trains(self, group_name: str) -> bool:
-        """Whether the stage has a group of that name."""
+    def trains(self, part: str) -> bool:
+        """Whether the stage changes what that part computes: it has a group of that name, or LoRA on it."""
+        return any(group.name in (part, f"{part}_lora") for group in self.groups)
+
+    def opens(self, group_name: str) -> bool:
+        """Whether the stage has a group of exactly that name, whose own weights it changes."""
         return any(group.name == group_name for group in self.groups)
 
 
@@ -54,38 +58,69 @@ class ParameterCounts:
 
 PROJECTOR = r"(^|\.)multi_modal_projector\."
 LANGUAGE_MODEL = r"(^|\.)(language_model|lm_head)\."
+LANGUAGE_MODEL_LORA = r"(^|\.)language_model\..*\.lora_[AB]\."
+# without what the patch tokens do not depend on: DistributedDataParallel would wait for its gradients
+ENCODER = r"(^|\.)vision_tower\.(?!.*(mask_token|pool|\.head\.))"
+ENCODER_LORA = r"(^|\.)vision_tower\..*\.lora_[AB]\."
 ATTN_PLUS = r"\.attn_plus\."
 ALPHA = r"\.alpha_logit$"
+PROJECTOR_GROUP = ParameterGroup("projector", PROJECTOR, 2e-5)  # stages 2 and 3
 
-# Learning rates after LLaVA-1.5; the paper publishes none.
+# Learning rates after LLaVA-1.5, of LoRA ten times as much, as is usual; the paper publishes none.
+ENCODER_TUNINGS = {
+    "dual_channel": Stage(
+        3,
+        "encoder fine-tuning through the second channel",
+        (
+            ParameterGroup("attn_plus", ATTN_PLUS, 2e-5),
+            PROJECTOR_GROUP,
+            ParameterGroup("alpha", ALPHA, 1e-3, decays=False),
+        ),
+    ),
+    "full": Stage(
+        3, "encoder fine-tuning of all its weights", (ParameterGroup("encoder", ENCODER, 2e-5), PROJECTOR_GROUP)
+    ),
+    "lora": Stage(
+        3, "encoder fine-tuning through LoRA", (ParameterGroup("encoder_lora", ENCODER_LORA, 2e-4), PROJECTOR_GROUP)
+    ),
+    "frozen": Stage(3, "the projector alone, the encoder frozen", (PROJECTOR_GROUP,)),
+}
+ENCODER_TUNINGS["lora_matched"] = ENCODER_TUNINGS["lora"]
+
 STAGES = {
     1: Stage(1, "feature alignment", (ParameterGroup("projector", PROJECTOR, 1e-3),)),
     2: Stage(
         2,
         "visual instruction tuning",
-        (ParameterGroup("projector", PROJECTOR, 2e-5), ParameterGroup("language_model", LANGUAGE_MODEL, 2e-5)),
+        (PROJECTOR_GROUP, ParameterGroup("language_model", LANGUAGE_MODEL, 2e-5)),
     ),
-    3: Stage(
-        3,
-        "encoder fine-tuning through the second channel",
-        (
-            ParameterGroup("attn_plus", ATTN_PLUS, 2e-5),
-            ParameterGroup("projector", PROJECTOR, 2e-5),
-            ParameterGroup("alpha", ALPHA, 1e-3, decays=False),
-        ),
-    ),
+    3: ENCODER_TUNINGS["dual_channel"],
 }
+STAGE_2_LORA = Stage(
+    2,
+    "visual instruction tuning through LoRA",
+    (PROJECTOR_GROUP, ParameterGroup("language_model_lora", LANGUAGE_MODEL_LORA, 2e-4)),
+)
 
 
-def get_stage(number: int) -> Stage:
+def get_stage(number: int, encoder_tuning: str | None = None, lora_rank: int | None = None) -> Stage:
     """The row of a stage.
 
+    Args:
+        number: 1, 2 or 3.
+        encoder_tuning: of stage 3, a key of `ENCODER_TUNINGS`; None = dual_channel.
+        lora_rank: not None in stage 2 puts LoRA on the language model.
+
     Raises:
-        ValueError: there is no such stage.
+        ValueError: there is no such stage, or no such tuning.
     """
     if number not in STAGES:
         raise ValueError(f"stage={number!r} is not a stage: pass one of {', '.join(map(str, STAGES))}.")
-    return STAGES[number]
+    if number == 3 and encoder_tuning is not None:
+        if encoder_tuning not in ENCODER_TUNINGS:
+            raise ValueError(f"encoder_tuning={encoder_tuning!r}: pass one of {', '.join(ENCODER_TUNINGS)}.")
+        return ENCODER_TUNINGS[encoder_tuning]
+    return STAGE_2_LORA if number == 2 and lora_rank is not None else STAGES[number]
 
 
 def apply_stage(model: nn.Module, stage: Stage | int) -> ParameterCounts:
@@ -127,7 +162,7 @@ def apply_stage(model: nn.Module, stage: Stage | int) -> ParameterCounts:
 def _nothing_matches(model: nn.Module, stage: Stage, group: ParameterGroup) -> str:
     config = getattr(model, "config", None)
     name = getattr(config, "_name_or_path", "") or type(model).__name__
-    if getattr(getattr(config, "vision_config", None), "boosted_layers", None) == []:
+    if stage.opens("attn_plus") and getattr(getattr(config, "vision_config", None), "boosted_layers", None) == []:
         return (
             f"Stage {stage.number} trains the second channel, but the encoder of {name!r} has boosted_layers=[]: set "
             "`boosted_layers: null` (all layers) in the recipe, or boost the encoder first with `spatialboost boost`."
