@@ -9,13 +9,14 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-from datasets import Dataset, Image, List, concatenate_datasets, load_dataset
+from datasets import Dataset, Image, List, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 from PIL import Image as PillowImage
 
 from modeling_spatialboost.encoder_loading import first_line
 
 COLUMNS = ("images", "messages")
+ROW_COLUMN = "id"  # names a row in errors
 ROLES = ("system", "user", "assistant")
 
 
@@ -39,7 +40,7 @@ def load_training_data(
         num_proc: processes that read the images; the outcome is cached by `datasets`, so that it is done once.
 
     Returns:
-        One data set of the columns `images` and `messages` only, and what it is made of.
+        One data set of the columns `images`, `messages` and `id` (of the row, a text), and what it is made of.
 
     Raises:
         ValueError: no such data set, columns missing, or a row that cannot be trained on; names the row and its id.
@@ -59,7 +60,7 @@ def load_training_data(
                 "pass a data set made by `spatialboost build`."
             )
         sources.append(DataSource(name, len(dataset), _check_rows(dataset, name, needs_images, num_proc)))
-        parts.append(dataset.select_columns(list(COLUMNS)))
+        parts.append(_with_row_ids(dataset, name).select_columns([*COLUMNS, ROW_COLUMN]))
     try:
         return concatenate_datasets(parts), sources
     except ValueError as error:
@@ -67,6 +68,16 @@ def load_training_data(
             f"datasets={names}: their columns have different types, so they cannot be joined: give the messages of "
             "all of them as lists of {type, text} parts."
         ) from error
+
+
+def _with_row_ids(dataset: Dataset, name: str) -> Dataset:
+    """The rows with their `id` as a text; where a data set has none, its name and the row's number."""
+    if ROW_COLUMN not in dataset.column_names:
+        return dataset.add_column(ROW_COLUMN, [f"{name} row {row}" for row in range(len(dataset))])
+    if dataset.features[ROW_COLUMN] == Value("string"):
+        return dataset
+    texts = [str(value) for value in dataset[ROW_COLUMN][:]]  # `cast_column` would copy the images
+    return dataset.remove_columns(ROW_COLUMN).add_column(ROW_COLUMN, texts)
 
 
 def load_source(name: str) -> Dataset:

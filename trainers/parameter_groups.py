@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from trainers.config import TrainingConfig
+from trainers.resumable import ResumableTrainer
 from trainers.stages import Stage
 from trainers.watching import WatchedTrainer
 
 
-class GroupedRatesTrainer(WatchedTrainer):
+class GroupedRatesTrainer(ResumableTrainer, WatchedTrainer):
     """Trains the groups of a stage, each at its rate; TRL's trainers may come behind it as a second base."""
 
     args: TrainingConfig

@@ -11,7 +11,7 @@ On a CPU, in seconds, with any small encoder, language model and built data set:
     spatialboost train --config trainers/recipes/smoke/stage1.yaml --encoder ENCODER --language_model LANGUAGE_MODEL \
         --datasets outputs/data:single_view --output_dir outputs/smoke/stage1
 
-`--resume_from_checkpoint true` goes on from the last checkpoint in `output_dir`; `auto` starts anew where there is none.
+`--resume_from_checkpoint true` goes on from the last checkpoint in `output_dir`; `auto` starts where there is none.
 """
 
 import dataclasses
@@ -137,12 +137,12 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     frozen_in_bf16 = training.bf16 and not stage.opens("language_model")
     model, processor = load_model(arguments, torch.bfloat16 if frozen_in_bf16 else torch.float32)
     counts = apply_stage(model, stage)
-    check_space(str(training.output_dir), run_bytes(model, training), "a checkpoint and the trained model")
     record |= {"trainable_parameters": counts.by_group, "frozen_parameters": counts.frozen}
     record |= {"lora_rank": rank_of_adapters(model)}
     features = None
     if arguments.cache_features is not None:
         dataset, features = cache_features(arguments.cache_features, dataset, (model, processor), training)
+    check_space(str(training.output_dir), run_bytes(model, training), "a checkpoint and the trained model")
     return Run(arguments, training, dataset, (model, processor), counts, checkpoint, record, features)
 
 

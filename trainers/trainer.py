@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-from torch import nn
 from trl import SFTTrainer
 
 from trainers.config import TrainingConfig
@@ -33,16 +31,3 @@ class StageTrainer(GroupedRatesTrainer, SFTTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: TRL's would call the model a text generator; ours is rendered when it is published."""
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load weights by `from_pretrained`, which knows the names that they were saved under.
-
-        `Trainer` would compare raw names, and skip without an error the layers of encoders that transformers saves
-        under other names than the modules have, DINOv3 among them: a resumed stage 3 would start from scratch.
-        """
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        model = self.model if model is None else model
-        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
-        model.load_state_dict(saved.state_dict())

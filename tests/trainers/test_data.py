@@ -14,9 +14,9 @@ def bytes_of(picture, **options) -> bytes:
     return buffer.getvalue()
 
 
-def test_joins_configs_and_keeps_two_columns(data):
+def test_joins_configs_and_keeps_what_training_reads(data):
     dataset, sources = load_training_data([f"{data}:single_view", f"{data}:multi_view:train[:2]"])
-    assert dataset.column_names == ["images", "messages"]
+    assert dataset.column_names == ["images", "messages", "id"]
     assert [source.rows for source in sources] == [8, 2]
     assert [len(row["images"]) for row in dataset] == [1] * 8 + [2, 3]
     assert dataset[0]["images"][0].tobytes() == image(0).tobytes()
