@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 
 def cached_array(cache_dir: Path, key: str, make: Callable[[Path], None]) -> torch.Tensor:
@@ -14,9 +15,8 @@ def cached_array(cache_dir: Path, key: str, make: Callable[[Path], None]) -> tor
 
     The file appears by rename, so that an interrupted run leaves nothing that looks finished.
     """
-    file = cache_dir / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    file = array_file(cache_dir, key)
     if not file.is_file():
-        cache_dir.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{os.getpid()}.partial")
         try:
             make(partial)
@@ -24,3 +24,30 @@ def cached_array(cache_dir: Path, key: str, make: Callable[[Path], None]) -> tor
         finally:
             partial.unlink(missing_ok=True)
     return torch.from_numpy(np.load(file, mmap_mode="c"))
+
+
+def shared_array(cache_dir: Path, key: str, make: Callable[[Path], None]) -> torch.Tensor:
+    """As `cached_array`, made by all processes together: `make` is called in each, with one file.
+
+    The processes of a run on several machines need a `cache_dir` that all of them see.
+    """
+    state, file = PartialState(), array_file(cache_dir, key)
+    if state.num_processes == 1:
+        return cached_array(cache_dir, key, make)
+    state.wait_for_everyone()  # all of them look before one of them writes
+    missing = not file.is_file()
+    state.wait_for_everyone()
+    if missing:
+        partial = file.with_suffix(".shared.partial")
+        make(partial)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            partial.replace(file)
+        state.wait_for_everyone()
+    return torch.from_numpy(np.load(file, mmap_mode="c"))
+
+
+def array_file(cache_dir: Path, key: str) -> Path:
+    """Where the array of `key` is kept; the folder is made."""
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    return cache_dir / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"

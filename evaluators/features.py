@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from PIL import Image
 from tqdm import tqdm
 
-from evaluators.array_cache import cached_array
+from evaluators.array_cache import shared_array
 from evaluators.encoders import Encoder, load_encoder
 
 __all__ = ["Encoder", "extract", "extract_cached", "load_encoder"]
@@ -22,6 +23,8 @@ def extract(
     file: Path | None = None,
 ) -> torch.Tensor:
     """Run the encoder over all images and return its patch feature maps.
+
+    Under `accelerate launch` each process computes its share and writes it into `file`.
 
     Args:
         encoder: from `load_encoder`.
@@ -48,14 +51,24 @@ def extract(
     rows, columns = (side // encoder.patch_size_px for side in resolution)
     shape = (len(images), encoder.hidden_size, rows, columns)
     dtype = np.float32 if encoder.dtype == torch.float32 else np.float16  # bfloat16 fits float16 but for its range
-    maps = np.lib.format.open_memmap(file, "w+", dtype, shape) if file else np.empty(shape, dtype)
-    for start in tqdm(range(0, len(images), batch_size), desc=f"features of {encoder.name}", unit="batch"):
+    state = PartialState()
+    if file is None:
+        maps, starts = np.empty(shape, dtype), range(0, len(images), batch_size)
+    else:
+        if state.is_main_process:
+            np.lib.format.open_memmap(file, "w+", dtype, shape)
+        state.wait_for_everyone()
+        maps = np.lib.format.open_memmap(file, "r+")
+        starts = range(state.process_index * batch_size, len(images), state.num_processes * batch_size)
+    for start in tqdm(starts, desc=f"features of {encoder.name}", unit="batch", disable=not state.is_main_process):
         batch = [images[index] for index in range(start, min(start + batch_size, len(images)))]
         pixel_values = torch.stack([encoder.preprocessing(image, resolution) for image in batch])
         features = encoder.patch_features(pixel_values).float().cpu().numpy().astype(dtype)
         if not np.isfinite(features).all():
             raise ValueError(f"encoder {encoder.name!r} gives features that are not finite: load it in float32")
         maps[start : start + len(batch)] = features
+    if isinstance(maps, np.memmap):
+        maps.flush()
     return torch.from_numpy(maps)
 
 
@@ -72,4 +85,4 @@ def extract_cached(
     `fingerprint` stands for the content of `images`. The map is memory-mapped: only what is used is read.
     """
     key = f"{encoder.weights_hash} {encoder.dtype} {fingerprint} {tuple(resolution)} {encoder.preprocessing}"
-    return cached_array(cache_dir, key, lambda file: extract(encoder, images, resolution, batch_size, file))
+    return shared_array(cache_dir, key, lambda file: extract(encoder, images, resolution, batch_size, file))

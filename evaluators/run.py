@@ -177,13 +177,15 @@ def parse_resolution(text: str | None) -> tuple[int, int] | None:
 def run(arguments: argparse.Namespace, configs: dict[str, Any]) -> dict[str, Any]:
     """Measure both encoders, write the report, print the table; return what results.json holds."""
     import torch
+    from accelerate import PartialState
 
     from evaluators.comparison import compare
     from evaluators.encoders import load_encoder
     from evaluators.report import environment, render_table, write_report
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    state = PartialState(cpu=arguments.device == "cpu")  # several processes share the extraction of features
+    device = arguments.device or str(state.device)
     arguments.output.mkdir(parents=True, exist_ok=True)
     encoders = []  # both are loaded before either is measured: a wrong name must not cost hours
     for side, name, revision in (
@@ -204,10 +206,12 @@ def run(arguments: argparse.Namespace, configs: dict[str, Any]) -> dict[str, Any
         encoder.model.to(device)
         results_of_side = {}
         for entry, config in configs.items():
-            print(f"{entry}: {encoder.name}")
+            state.print(f"{entry}: {encoder.name}")
             results_of_side[entry] = task_module(entry.split("/")[0]).evaluate(encoder, config)
         sides.append(results_of_side)
         encoder.model.to("cpu")
+    if not state.is_main_process:
+        return {}
     results: dict[str, Any] = {
         "preset": arguments.preset,
         "limit": arguments.limit,
