@@ -53,7 +53,7 @@ class ProgressLines(TrainerCallback):
 
 def figures_text(logs: dict[str, Any]) -> str:
     """The few figures that a line has room for; "" for logs of another kind."""
-    parts = [f"{name} {logs[name]:.4g}" for name in ("loss", "eval_loss") if name in logs]
+    parts = [f"{name} {logs[name]:.4f}" for name in ("loss", "eval_loss") if name in logs]
     for name, unit in (("tokens", "tokens/s"), ("images", "images/s")):
         if f"speed/{name}_per_second" in logs:
             rate = logs[f"speed/{name}_per_second"]
