@@ -95,6 +95,21 @@ class Encoder:
         }
 
     @torch.inference_mode()
+    def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return one feature per image: the class token after the final norm, without one the mean patch token.
+
+        Args:
+            pixel_values: (B, 3, H, W), both sides multiples of the patch size.
+
+        Returns:
+            (B, C), in the encoder's dtype.
+        """
+        rows, columns = (side // self.patch_size_px for side in pixel_values.shape[-2:])
+        inputs = _model_inputs(self.model, pixel_values.to(self.device, self.dtype), rows, columns)
+        tokens = _tokens_after_final_norm(self.model, inputs)  # (B, prefix + rows * columns, C)
+        return tokens[:, 0] if tokens.shape[1] > rows * columns else tokens.mean(1)
+
+    @torch.inference_mode()
     def patch_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the last layer's patch tokens after the final norm.
 
