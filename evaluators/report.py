@@ -130,6 +130,8 @@ def render_markdown(results: dict[str, Any]) -> str:
         parts += [f"## {heading(name, entry)}", ""]
         parts += [f"![{name}]({entry['picture']})", ""] if "picture" in entry else []
         parts += [*(f"* {line}" for line in protocol_lines(entry)), ""]
+    if results["not_measured"]:
+        parts += ["## Not measured", "", *(f"* {name}: {why}" for name, why in results["not_measured"].items()), ""]
     parts += ["## Environment", "", *(f"* {key}: {value}" for key, value in results["environment"].items()), ""]
     return "\n".join(parts)
 

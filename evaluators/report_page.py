@@ -46,6 +46,9 @@ def render_page(results: dict[str, Any], folder: Path) -> str:
             for line in entry["warnings"]
         ),
         sections="\n".join(_section(name, entry, folder) for name, entry in tasks.items()),
+        not_measured="".join(
+            f"<dt>{escape(name)}</dt><dd>{_text(why)}</dd>" for name, why in results["not_measured"].items()
+        ),
         environment="".join(
             f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in results["environment"].items()
         ),

@@ -12,18 +12,14 @@ Writes results.json, report.md and a picture per task into --output and prints t
 
 import argparse
 import dataclasses
-import difflib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from evaluators.catalogue import DATA_SETS, TASKS, families, parse_data, parse_tasks, task_module
-
-PRESET_SEEDS = {"full": (0, 1, 2), "cpu": (0,)}
+from evaluators.catalogue import DATA_SETS, TASKS, families, task_module
+from evaluators.plan import PRESET_SEEDS, Plan, make_plan
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -78,103 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError: a mistake in the arguments or the input.
     """
     arguments = make_parser().parse_args(argv)
-    run(arguments, plan(arguments))
+    run(arguments, make_plan(arguments))
     return 0
 
 
-def plan(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The configuration of every entry "TASK/DATA_SET" that is to be measured, each checked.
-
-    Raises:
-        ValueError: a name, a place, a setting or a package is wrong or missing.
-    """
-    tasks, places = parse_tasks(arguments.tasks), parse_data(arguments.data)
-    settings = parse_settings(arguments.set)
-    common = {
-        "cache_dir": arguments.cache_dir or arguments.output / "features",
-        "preset": arguments.preset,
-        "seeds": tuple(arguments.seeds or PRESET_SEEDS[arguments.preset]),
-        "limit": arguments.limit,
-        "resolution": parse_resolution(arguments.resolution),
-        "upstream_compat": arguments.upstream_compat,
-    }
-    configs: dict[str, Any] = {}
-    for task in tasks:
-        found = [
-            name for name, row in DATA_SETS.items() if task in row.tasks and (name in places or not row.needs_data)
-        ]
-        if not found and arguments.tasks != "all":
-            names = ", ".join(name for name, row in DATA_SETS.items() if task in row.tasks)
-            raise ValueError(f"--tasks {task} has no data: pass --data NAME=FOLDER with a NAME of {names}")
-        for name in found:
-            module = task_module(task)
-            config = module.Config(data_set=name, data=places.get(name), **common)
-            config = with_settings(config, task, settings.get(task, {}))
-            if hasattr(module, "check"):
-                module.check(config)
-            configs[f"{task}/{name}"] = config
-    if unused := [name for name in places if not any(entry.endswith(f"/{name}") for entry in configs)]:
-        raise ValueError(f"--data {unused[0]!r} is read by none of --tasks {arguments.tasks}: remove it")
-    if unused := [task for task in settings if task not in tasks]:
-        raise ValueError(f"--set {unused[0]!r} is none of the tasks that run: {', '.join(tasks)}")
-    if not configs:
-        raise ValueError(f"--tasks {arguments.tasks} has no data: pass --data FOLDER, made by `spatialboost build`")
-    return configs
-
-
-def parse_settings(entries: list[str]) -> dict[str, dict[str, Any]]:
-    """Settings by task of `TASK.SETTING=VALUE`, values as YAML reads them.
-
-    Raises:
-        ValueError: an entry of another form.
-    """
-    settings: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        name, separator, value = entry.partition("=")
-        task, dot, setting = name.partition(".")
-        if not separator or not dot:
-            raise ValueError(f"--set {entry!r} is no TASK.SETTING=VALUE: write depth_linear.max_depth_m=80")
-        settings.setdefault(task, {})[setting] = yaml.safe_load(value)
-    return settings
-
-
-def with_settings(config: Any, task: str, settings: dict[str, Any]) -> Any:
-    """The configuration with a task's own settings.
-
-    Raises:
-        ValueError: a setting that the task has not, or a value of another type.
-    """
-    known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for name, value in settings.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"--set {task}.{name}: {task} has no such setting{hint}, only {', '.join(known)}")
-        present = known[name]
-        if isinstance(present, float) and isinstance(value, int):
-            settings[name] = float(value)
-        elif present is not None and type(value) is not type(present):
-            raise ValueError(f"--set {task}.{name}={value!r}: pass a {type(present).__name__} such as {present!r}")
-    return dataclasses.replace(config, **settings)
-
-
-def parse_resolution(text: str | None) -> tuple[int, int] | None:
-    """Return (height, width) of `224` or `480x640`, None for None.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if text is None:
-        return None
-    sides = text.split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise ValueError(
-            f"--resolution {text!r} is no size: pass SIDE or HEIGHTxWIDTH in pixels, such as 224 or 480x640"
-        )
-    return int(sides[0]), int(sides[-1])
-
-
-def run(arguments: argparse.Namespace, configs: dict[str, Any]) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     """Measure both encoders, write the report, print the table; return what results.json holds."""
     import torch
     from accelerate import PartialState
@@ -199,7 +103,7 @@ def run(arguments: argparse.Namespace, configs: dict[str, Any]) -> dict[str, Any
     # what no protocol fixes is the base's own for both sides
     configs = {
         entry: dataclasses.replace(config, resolution=config.resolution or encoders[0].input_size_px)
-        for entry, config in configs.items()
+        for entry, config in plan.configs.items()
     }
     sides: list[dict[str, Any]] = []
     for encoder in encoders:
@@ -217,6 +121,7 @@ def run(arguments: argparse.Namespace, configs: dict[str, Any]) -> dict[str, Any
         "limit": arguments.limit,
         "partial": arguments.limit is not None,
         "tasks": {},
+        "not_measured": plan.not_measured,
         "environment": environment(device),
     }
     for entry in configs:

@@ -1,5 +1,6 @@
 """The command `spatialboost evaluate` and its report."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -12,12 +13,13 @@ from transformers import AutoModel
 
 import spatialboost_cli
 from evaluators import features as features_module
-from evaluators.catalogue import TASKS, parse_tasks
+from evaluators.catalogue import DATA_SETS, TASKS, DataSet, parse_tasks
 from evaluators.comparison import compare
 from evaluators.depth import aggregate
 from evaluators.metrics import DEPTH_METRICS
+from evaluators.plan import make_plan, parse_resolution
 from evaluators.report import render_table
-from evaluators.run import parse_resolution
+from evaluators.run import make_parser
 from tests.commands import evaluate as main
 
 
@@ -128,11 +130,11 @@ def test_a_missing_extra_is_named(encoder_folders, dense_folder, tmp_path, monke
     monkeypatch.setitem(sys.modules, "evaluators.depth", None)
     monkeypatch.setitem(spatialboost_cli.EXTRAS, "evaluators.depth", "eval")
     folder = encoder_folders("dinov3")
-    assert evaluate(folder, folder, dense_folder, tmp_path) == 2
+    assert evaluate(folder, folder, dense_folder, tmp_path, "--tasks", "depth") == 2
     assert "is missing: pip install 'spatialboost[eval]'" in capsys.readouterr().err
     monkeypatch.delitem(spatialboost_cli.EXTRAS, "evaluators.depth")
     with pytest.raises(ModuleNotFoundError):
-        evaluate(folder, folder, dense_folder, tmp_path)
+        evaluate(folder, folder, dense_folder, tmp_path, "--tasks", "depth")
 
 
 def test_tasks_and_sizes_are_parsed():
@@ -176,3 +178,20 @@ def test_a_base_that_loses_to_position_alone_and_shared_images_are_warned_about(
     warnings = compare(DEPTH_METRICS, aggregate, fake_result([1.0], 0.9), fake_result([0.8], 0.9))["warnings"]
     assert any("does not beat a control that sees no image in RMSE (m)" in line for line in warnings)
     assert any("2 images are in both splits" in line for line in warnings)
+
+
+def test_all_lists_what_has_no_data_and_what_lacks_a_package(dense_folder, tmp_path, monkeypatch):
+    lunar = DataSet("the Moon", ("depth_linear",), terms="Free for all.", hub_id="me/moon")
+    monkeypatch.setitem(DATA_SETS, "moon", lunar)
+    segmentation = sys.modules["evaluators.segmentation"]
+    monkeypatch.setattr(segmentation, "check", lambda _: importlib.import_module("moonlight"), raising=False)
+    common, rooms = ["--base", "a", "--boosted", "b", "--output", str(tmp_path)], str(dense_folder)
+    plan = make_plan(make_parser().parse_args([*common, "--data", rooms]))
+    assert "depth_linear/rooms" in plan.configs and "segmentation_linear/rooms" not in plan.configs
+    why = plan.not_measured
+    assert why["depth_linear/moon"] == "no data: --data moon (from me/moon) or moon=FOLDER. Free for all."
+    assert why["segmentation_linear/rooms"] == "moonlight is missing: pip install 'spatialboost[eval]'"
+    with pytest.raises(ValueError, match="--tasks depth_linear has no data: pass --data NAME=FOLDER with a NAME of"):
+        make_plan(make_parser().parse_args([*common, "--tasks", "depth_linear"]))
+    with pytest.raises(ValueError, match="--data 'moon' is read by none of --tasks segmentation_linear"):
+        make_plan(make_parser().parse_args([*common, "--tasks", "segmentation_linear", "--data", "moon", rooms]))

@@ -45,7 +45,14 @@ def results():
     entry = compare(METRICS, aggregate, result([base]), result([base - 0.1]))
     chance = compare(METRICS, aggregate, result([base]), result([random.normal(1.0, 0.3, (50, 1))]))
     entries = {"depth_linear/rooms": chance, "segmentation_linear/rooms": entry}
-    return {"preset": "full", "limit": None, "partial": False, "tasks": entries, "environment": {"torch": "2"}}
+    return {
+        "preset": "full",
+        "limit": None,
+        "partial": False,
+        "tasks": entries,
+        "not_measured": {"depth_linear/nyud": "no data"},
+        "environment": {"torch": "2"},
+    }
 
 
 def test_a_constant_gain_has_an_interval_of_no_width_because_items_are_paired():
@@ -104,7 +111,7 @@ def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(results, tmp
     assert "data:image/png;base64," in page
     assert "http://" not in page and "https://" not in page and 'src="picture' not in page
     assert page.count('<svg class="interval') == 2 and "Partial" not in page
-    assert "6.7 B parameters" in page
+    assert "6.7 B parameters" in page and "<dt>depth_linear/nyud</dt><dd>no data</dd>" in page
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert "may be chance" in (tmp_path / "report.md").read_text()
 
