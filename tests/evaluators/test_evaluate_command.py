@@ -193,5 +193,7 @@ def test_all_lists_what_has_no_data_and_what_lacks_a_package(dense_folder, tmp_p
     assert why["segmentation_linear/rooms"] == "moonlight is missing: pip install 'spatialboost[eval]'"
     with pytest.raises(ValueError, match="--tasks depth_linear has no data: pass --data NAME=FOLDER with a NAME of"):
         make_plan(make_parser().parse_args([*common, "--tasks", "depth_linear"]))
+    monkeypatch.undo()
+    monkeypatch.setitem(DATA_SETS, "moon", lunar)
     with pytest.raises(ValueError, match="--data 'moon' is read by none of --tasks segmentation_linear"):
         make_plan(make_parser().parse_args([*common, "--tasks", "segmentation_linear", "--data", "moon", rooms]))
