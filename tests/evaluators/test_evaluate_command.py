@@ -183,7 +183,7 @@ def test_a_base_that_loses_to_position_alone_and_shared_images_are_warned_about(
 def test_all_lists_what_has_no_data_and_what_lacks_a_package(dense_folder, tmp_path, monkeypatch):
     lunar = DataSet("the Moon", ("depth_linear",), terms="Free for all.", hub_id="me/moon")
     monkeypatch.setitem(DATA_SETS, "moon", lunar)
-    segmentation = sys.modules["evaluators.segmentation"]
+    segmentation = importlib.import_module("evaluators.segmentation")
     monkeypatch.setattr(segmentation, "check", lambda _: importlib.import_module("moonlight"), raising=False)
     common, rooms = ["--base", "a", "--boosted", "b", "--output", str(tmp_path)], str(dense_folder)
     plan = make_plan(make_parser().parse_args([*common, "--data", rooms]))
