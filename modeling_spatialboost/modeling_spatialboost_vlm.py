@@ -28,9 +28,8 @@ class SpatialBoostProjector(LlavaMultiModalProjector):
         super().__init__(config)
         self.patch_size, self.shuffle = config.vision_config.patch_size, config.projector_shuffle
         if self.shuffle > 1:
-            channels = self.linear_1.in_features * self.shuffle**2
-            bias = config.multimodal_projector_bias
-            self.linear_1 = nn.Linear(channels, self.linear_1.out_features, bias=bias)
+            channels = config.vision_config.hidden_size * self.shuffle**2
+            self.linear_1 = nn.Linear(channels, config.text_config.hidden_size, bias=config.multimodal_projector_bias)
 
     def forward(self, features: torch.Tensor, image_size: tuple[int, int] | None = None) -> torch.Tensor:
         """(num_images, N, C) -> (num_images, N / f^2, text hidden size).
@@ -106,21 +105,35 @@ class SpatialBoostVLMModel(LlavaModel):
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
+        scored_positions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As LLaVA's; `vision_features` (num_images, N, C), computed before, stand in for `pixel_values`.
+        """As LLaVA's, with two more inputs.
+
+        Args:
+            input_ids: (B, L).
+            pixel_values: (num_images, 3, H, W).
+            vision_features: (num_images, N, C), computed before by the method of that name, instead of `pixel_values`.
+            scored_positions: (B, L) booleans; `last_hidden_state` then is (1, K, text hidden size), of the K positions
+                that are true, so that a language head does not read the others.
+            kwargs: LLaVA's own.
 
         Raises:
-            ValueError: both are given.
+            ValueError: both `pixel_values` and `vision_features` are given.
         """
-        if vision_features is None:
-            return super().forward(input_ids, pixel_values, **kwargs)
-        if pixel_values is not None:
-            raise ValueError("vision_features stand in for pixel_values: pass one of both.")
-        embeddings = self.get_input_embeddings()(input_ids)  # (B, L, text hidden size)
-        tokens = torch.cat(self.project(vision_features).pooler_output).to(embeddings.dtype)
-        places = self.get_placeholder_mask(input_ids, inputs_embeds=embeddings, image_features=tokens)
-        return super().forward(**kwargs | {"inputs_embeds": embeddings.masked_scatter(places, tokens)})
+        if vision_features is not None:
+            if pixel_values is not None:
+                raise ValueError("vision_features stand in for pixel_values: pass one of both.")
+            embeddings = self.get_input_embeddings()(input_ids)  # (B, L, text hidden size)
+            tokens = torch.cat(self.project(vision_features).pooler_output).to(embeddings.dtype)
+            places = self.get_placeholder_mask(input_ids, inputs_embeds=embeddings, image_features=tokens)
+            input_ids, kwargs["inputs_embeds"] = None, embeddings.masked_scatter(places, tokens)
+        if kwargs.get("use_cache") is False and pads_right_only(kwargs.get("attention_mask")):
+            kwargs["attention_mask"] = None
+        outputs = super().forward(input_ids, pixel_values, **kwargs)
+        if scored_positions is not None:
+            outputs.last_hidden_state = outputs.last_hidden_state[scored_positions][None]
+        return outputs
 
 
 class SpatialBoostForConditionalGeneration(LlavaForConditionalGeneration):
@@ -212,6 +225,16 @@ class SpatialBoostForConditionalGeneration(LlavaForConditionalGeneration):
         self.vision_tower._set_gradient_checkpointing(
             enable, *args, **kwargs
         )  # timm encoders have a switch of their own
+
+
+def pads_right_only(attention_mask: torch.Tensor | None) -> bool:
+    """Whether a (B, L) mask hides nothing but the ends of sequences, where a causal model never looks anyway.
+
+    Without such a mask SDPA takes its causal kernels (FlashAttention on a GPU) instead of reading a (B, 1, L, L) mask.
+    """
+    if attention_mask is None or attention_mask.ndim != 2 or torch.compiler.is_compiling():
+        return False
+    return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
 
 
 def load_boosted_encoder(
