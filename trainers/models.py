@@ -1,13 +1,16 @@
 """The vision-language model that a stage starts from: joined in stage 1, continued in stages 2 and 3."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import AutoTokenizer, PreTrainedConfig
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
 
 from modeling_spatialboost import (
@@ -36,6 +39,7 @@ def load_model(arguments: StageArguments, language_model_dtype: torch.dtype = to
     Raises:
         ValueError: an encoder, language model or previous stage that cannot be loaded.
     """
+    _refuse_sharding(arguments)
     if arguments.stage == 1:
         return join_components(arguments, language_model_dtype)
     model, processor = continue_from(arguments, language_model_dtype, arguments.quantize_language_model)
@@ -46,8 +50,26 @@ def load_model(arguments: StageArguments, language_model_dtype: torch.dtype = to
     return model, processor
 
 
+def _refuse_sharding(arguments: StageArguments) -> None:
+    quantize, tuning = arguments.quantize_language_model, arguments.encoder_tuning
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if quantize is not None and (fsdp or is_deepspeed_zero3_enabled()):
+        raise ValueError(
+            f"quantize_language_model={quantize!r} and FSDP or ZeRO-3 exclude each other: run it with plain data "
+            "parallelism, or shard the language model in bf16."
+        )
+    if (arguments.lora_rank is not None or tuning == "lora_matched") and is_deepspeed_zero3_enabled():
+        setting = f"encoder_tuning={tuning!r}" if tuning == "lora_matched" else f"lora_rank={arguments.lora_rank}"
+        raise ValueError(f"{setting} and ZeRO-3 exclude each other: use FSDP2, ZeRO-2 or plain data parallelism.")
+
+
 def to_plain_model(model: SpatialBoostForConditionalGeneration, arguments: StageArguments) -> None:
-    """Turn a trained model into the one that is saved: adapters merged, the language model as `model` names it."""
+    """Turn a trained model into the one that is saved: adapters merged, the language model as `model` names it.
+
+    Where it is quantised, only in the process that saves: the others would each read it into the same memory.
+    """
+    if arguments.quantize_language_model is not None and not PartialState().is_main_process:
+        return
     adapters = take_out_adapters(model)
     if arguments.quantize_language_model is not None:
         own, _ = continue_from(arguments, model.lm_head.weight.dtype)
