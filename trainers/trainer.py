@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from torch import nn
 from trl import SFTTrainer
 
+from trainers.batching import LengthBatchedTrainer
 from trainers.config import TrainingConfig
 from trainers.feature_cache import CachedFeatureCollator
 from trainers.feature_shards import FeatureCache
@@ -11,7 +13,7 @@ from trainers.parameter_groups import GroupedRatesTrainer
 from trainers.stages import Stage
 
 
-class StageTrainer(GroupedRatesTrainer, SFTTrainer):
+class StageTrainer(LengthBatchedTrainer, GroupedRatesTrainer, SFTTrainer):
     """Trains one stage; the loop, the loss and the collation are TRL's."""
 
     def __init__(
@@ -28,6 +30,20 @@ class StageTrainer(GroupedRatesTrainer, SFTTrainer):
         super().__init__(stage, args, **kwargs)
         if features is not None:
             self.data_collator = CachedFeatureCollator(self.data_collator, features)  # type: ignore[has-type]
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """TRL's, over the positions that carry loss only: the language head never sees the others.
+
+        By itself TRL's fused head scores every position where there is no Triton, as on a CPU.
+        """
+        if not return_outputs and self.label_smoother is None:  # which both read all positions
+            answers = inputs["labels"][:, 1:]  # (B, L - 1): what follows each position
+            carries_loss = answers != -100
+            scored = nn.functional.pad(carries_loss, (0, 1))  # (B, L); nothing follows the last position
+            inputs = inputs | {"scored_positions": scored, "shift_labels": answers[carries_loss][None]}  # (1, K)
+        return super().compute_loss(model, inputs, return_outputs, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: TRL's would call the model a text generator; ours is rendered when it is published."""
