@@ -22,6 +22,7 @@ class StageArguments:
 
     Attributes:
         stage: 1, 2 or 3.
+        objective: what the encoder learns from in stage 3; others than language have `BaselineArguments`.
         datasets: each "PATH[:CONFIG[:SPLIT]]"; PATH is a folder or a Hub id, SPLIT may be a slice ("train[:1000]").
         encoder, language_model: ids or folders that stage 1 joins by a new projector.
         image_size: side in pixels that stage 1 fixes for all stages.
@@ -35,12 +36,16 @@ class StageArguments:
         quantize_language_model: 4bit or 8bit, where the language model's own weights are frozen.
         cache_features: stages 1 and 2: folder that keeps the frozen encoder's outputs, so that they are computed once;
             without a value, `spatialboost/features` in the Hub's cache folder.
+        long_samples: what to do with rows that are longer than the language model's positions: refuse or drop.
         force: train again where `output_dir` holds a finished run.
     """
 
     stage: int = field(metadata={"help": "1 feature alignment, 2 visual instruction tuning, 3 encoder fine-tuning."})
     datasets: list[str] = field(
         metadata={"help": "One or more PATH[:CONFIG[:SPLIT]]; a split may be a slice such as train[:1000]."}
+    )
+    objective: str = field(
+        default="language", metadata={"help": "language, or a baseline: depth, segmentation, masks, points, own."}
     )
     encoder: str | None = field(default=None, metadata={"help": "Stage 1: id or folder of the vision encoder."})
     language_model: str | None = field(default=None, metadata={"help": "Stage 1: id or folder of the language model."})
@@ -77,11 +82,16 @@ class StageArguments:
             "const": "true",
         },
     )
+    long_samples: str = field(
+        default="refuse",
+        metadata={"help": "Rows longer than the language model's positions: refuse or drop. None is ever cut."},
+    )
     force: bool = field(default=False, metadata={"help": "Train again where output_dir holds a finished run."})
 
     def __post_init__(self) -> None:
         """Check that the stage has what it starts from, and nothing that it would ignore."""
         self._check_tuning()
+        self._check_long_samples()
         if isinstance(self.datasets, str):  # a single entry in the YAML file
             self.datasets = [self.datasets]
         if str(self.cache_features).lower() in ("true", "false"):
@@ -104,6 +114,10 @@ class StageArguments:
     def row(self) -> Stage:
         """What trains: the row of the stage."""
         return get_stage(self.stage, self.encoder_tuning, self.lora_rank)
+
+    def _check_long_samples(self) -> None:
+        if self.long_samples not in ("refuse", "drop"):
+            raise ValueError(f"long_samples={self.long_samples!r}: pass refuse or drop.")
 
     def _check_tuning(self) -> None:
         tuning = self.encoder_tuning or "dual_channel"

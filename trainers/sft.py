@@ -19,6 +19,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import TrlParser
 
+from trainers.baselines.arguments import objective_of
 from trainers.cards import write_encoder_card, write_vlm_card
 from trainers.checkpoints import (
     STATE_FILE,
@@ -42,9 +44,11 @@ from trainers.config import StageArguments, TrainingConfig
 from trainers.data import DataSource, load_training_data
 from trainers.feature_cache import cache_features
 from trainers.feature_shards import FeatureCache
+from trainers.lengths import settle_long_rows, with_lengths
 from trainers.loss_guard import NonFiniteLossError
 from trainers.low_rank import rank_of_adapters
 from trainers.models import ModelAndProcessor, load_model, provenance, to_plain_model
+from trainers.parameter_groups import GroupedRatesTrainer
 from trainers.progress import name_run, where_to_look
 from trainers.run_record import (
     FILE_NAME,
@@ -62,6 +66,7 @@ from trainers.trainer import StageTrainer
 
 logger = logging.getLogger(__name__)
 ENCODER_FOLDER = "encoder"
+Write = Callable[[Any, Any, Path, dict[str, Any]], dict[str, Any]]
 
 
 class Run(NamedTuple):
@@ -95,13 +100,18 @@ def main(argv: list[str] | None = None) -> int:
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("trainers").setLevel(logging.INFO)
+    parser, prepare_run, train_run = make_parser, prepare, train
+    if objective_of(argv) != "language":
+        from trainers.baselines import run as baseline
+
+        parser, prepare_run, train_run = baseline.make_parser, baseline.prepare, baseline.train  # type: ignore
     try:
-        arguments, training = make_parser().parse_args_and_config(argv)
-        run = prepare(arguments, training)
+        arguments, training = parser().parse_args_and_config(argv)
+        run = prepare_run(arguments, training)
     except (ValueError, OSError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     try:
-        return 0 if run is None else train(run)
+        return 0 if run is None else train_run(run)
     except KeyboardInterrupt:
         checkpoint = last_checkpoint(str(training.output_dir))
         remedy = f"go on with --resume_from_checkpoint {checkpoint}" if checkpoint else "nothing is saved"
@@ -139,6 +149,10 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     counts = apply_stage(model, stage)
     record |= {"trainable_parameters": counts.by_group, "frozen_parameters": counts.frozen}
     record |= {"lora_rank": rank_of_adapters(model)}
+    with training.main_process_first(desc="counting tokens"):
+        dataset = with_lengths(dataset, processor, training.dataset_num_proc)
+    dataset, dropped = settle_long_rows(dataset, sources, model.config.text_config, arguments.long_samples)
+    record |= {"dropped_rows": dropped}
     features = None
     if arguments.cache_features is not None:
         dataset, features = cache_features(arguments.cache_features, dataset, (model, processor), training)
@@ -146,12 +160,12 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     return Run(arguments, training, dataset, (model, processor), counts, checkpoint, record, features)
 
 
-def starting_record(arguments: StageArguments, training: TrainingConfig, sources: list[DataSource]) -> dict[str, Any]:
+def starting_record(arguments: Any, training: TrainingConfig, sources: list[DataSource]) -> dict[str, Any]:
     """What `run.json` says before the first step: settings, data, starting weights, versions."""
     stage = arguments.row
     started_from = {}
     for argument in ("encoder", "language_model", "model"):
-        name = getattr(arguments, argument)
+        name = getattr(arguments, argument, None)
         if name is not None:
             revision = None if argument == "language_model" else arguments.revision
             started_from[argument] = {"name": name, "weights": provenance(name, revision)}
@@ -202,6 +216,11 @@ def train(run: Run) -> int:
         train_dataset=run.dataset,
         processing_class=run.parts[1],
     )
+    return fit(trainer, run, write_stage)
+
+
+def fit(trainer: GroupedRatesTrainer, run: Any, write: Write) -> int:
+    """Train and save; see `train`. `run` has `training`, `record` and `checkpoint`; `write` writes the result."""
     if trainer.is_world_process_zero():
         write_record(run.training.output_dir, run.record)
     start = time.monotonic()
@@ -215,11 +234,11 @@ def train(run: Run) -> int:
     if trainer.interruption.stopped_by is not None:
         return report_stop(trainer, run)
     with write_errors(run.training.output_dir, "the trained model"):
-        save(trainer, run, time.monotonic() - start)
+        save(trainer, run, write, time.monotonic() - start)
     return 0
 
 
-def report_stop(trainer: StageTrainer, run: Run) -> int:
+def report_stop(trainer: GroupedRatesTrainer, run: Any) -> int:
     """Tell where a run that a signal stopped goes on; returns the exit code."""
     number = trainer.interruption.stopped_by
     assert number is not None
@@ -234,16 +253,10 @@ def report_stop(trainer: StageTrainer, run: Run) -> int:
     return 128 + number
 
 
-def save(trainer: StageTrainer, run: Run, seconds: float) -> None:
+def save(trainer: GroupedRatesTrainer, run: Any, write: Write, seconds: float) -> None:
     """Save what was trained: everything is written to one side, appears by rename, and `run.json` comes last."""
     output_dir = Path(run.training.output_dir)
     written = partial_folder(output_dir)
-    model, processor = run.parts
-    to_plain_model(model, run.arguments)
-    trainer.save_model(str(written), _internal_call=True)
-    if not trainer.is_world_process_zero():
-        return
-    trainer.state.save_to_json(str(written / STATE_FILE))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     outcome = {
         "status": "finished",
@@ -253,19 +266,40 @@ def save(trainer: StageTrainer, run: Run, seconds: float) -> None:
         "mean_loss": trainer.mean_loss,
         "final_loss": losses[-1] if losses else trainer.mean_loss,
     }
-    if run.arguments.stage == 3:
-        model.vision_tower.save_pretrained(written / ENCODER_FOLDER)
-        processor.image_processor.save_pretrained(written / ENCODER_FOLDER)
-        outcome["alpha"] = model.vision_tower.alpha_table()
-        write_encoder_card(written / ENCODER_FOLDER, run.record | outcome, model.vision_tower.config)
-    write_vlm_card(written, run.record | outcome)
+    outcome |= write(trainer, run, written, outcome)
+    if not trainer.is_world_process_zero():
+        return
+    trainer.state.save_to_json(str(written / STATE_FILE))
     publish_result(written, output_dir)
     write_record(output_dir, run.record | outcome)
     report = write_report(output_dir)
-    logger.info(f"Stage {run.arguments.stage}: {outcome['steps']} steps in {seconds:.1f} s, saved in {output_dir}")
+    logger.info(f"Stage {run.record['stage']}: {outcome['steps']} steps in {seconds:.1f} s, saved in {output_dir}")
     logger.info("Curves: " + ", or ".join([str(report), *where_to_look(run.training)]))
     if run.training.push_to_hub:
         trainer.upload()
+
+
+def write_stage(trainer: GroupedRatesTrainer, run: Run, folder: Path, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Write the model, its processor and after stage 3 the encoder by itself; returns what to add to the record."""
+    model, processor = run.parts
+    to_plain_model(model, run.arguments)
+    trainer.save_model(str(folder), _internal_call=True)
+    if not trainer.is_world_process_zero():
+        return {}
+    added = {}
+    if run.arguments.stage == 3:
+        added = write_encoder(model.vision_tower, processor.image_processor, folder, run.record | outcome)
+    write_vlm_card(folder, run.record | outcome | added)
+    return added
+
+
+def write_encoder(encoder: Any, image_processor: Any, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write the boosted encoder by itself, with its card; returns alpha per layer, for the record."""
+    encoder.save_pretrained(folder / ENCODER_FOLDER)
+    image_processor.save_pretrained(folder / ENCODER_FOLDER)
+    alpha = {"alpha": encoder.alpha_table()}
+    write_encoder_card(folder / ENCODER_FOLDER, record | alpha, encoder.config)
+    return alpha
 
 
 if __name__ == "__main__":
