@@ -70,7 +70,9 @@ def number_text(value: float, step: float, percent: bool = False) -> str:
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 10 * factor or (factor > 1e3 and abs(value) >= factor):
             return number_text(value / factor, step / factor) + unit
-    if value and step < 1e-3:
+    if not value and step < 1e-3:
+        return "0"
+    if step < 1e-3:
         digits, power = f"{value:.1e}".split("e")
         return f"{digits.removesuffix('.0')}e{int(power)}"
     decimals = next((d for d in range(6) if abs(step * 10**d - round(step * 10**d)) < 1e-6), 6)

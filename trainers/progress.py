@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 import sys
 import time
 from datetime import datetime
@@ -13,6 +14,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.integrations import get_reporting_integration_callbacks
 
 logger = logging.getLogger(__name__)
+LINES_APART_S = 5.0
 
 
 class ProgressBar(ProgressCallback):
@@ -35,18 +37,22 @@ class ProgressBar(ProgressCallback):
 
 
 class ProgressLines(TrainerCallback):
-    """One line at each log, for files and pipes, where a bar would write hundreds."""
+    """Lines for files and pipes, where a bar would write hundreds: one at a log, at most one in some seconds."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remember the start, to foretell the end."""
         self.start, self.first_step = time.monotonic(), state.global_step
+        self.last_line = -math.inf
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write step, figures and time left."""
         if not state.is_world_process_zero or not (text := figures_text(logs)):
             return
-        steps = state.global_step - self.first_step
-        seconds_left = (time.monotonic() - self.start) / max(steps, 1) * (state.max_steps - state.global_step)
+        now, steps = time.monotonic(), state.global_step - self.first_step
+        if "loss" in logs and now - self.last_line < LINES_APART_S and state.global_step < state.max_steps:
+            return
+        self.last_line = now
+        seconds_left = (now - self.start) / max(steps, 1) * (state.max_steps - state.global_step)
         left = f", {tqdm.format_interval(seconds_left)} left" if steps and "loss" in logs else ""
         logger.info(f"step {state.global_step}/{state.max_steps}: {text}{left}")
 

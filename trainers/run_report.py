@@ -15,14 +15,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
-
+from trainers.checkpoints import STATE_FILE, last_checkpoint
 from trainers.curves import Curve, layer_chart, line_chart, small_chart, value_range
 from trainers.run_record import FILE_NAME as RECORD_NAME
 from trainers.run_record import read_record
 
 FILE_NAME = "report.html"
-STATE_NAME = "trainer_state.json"
 TEMPLATE = Path(__file__).with_suffix(".html")
 Log = dict[str, Any]
 
@@ -81,12 +79,10 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     record = read_record(folder)
     if record is None:
         raise ValueError(f"output_dir={str(folder)!r} holds no {RECORD_NAME}: pass the output_dir of a run.")
-    place = str(folder) if record["status"] == "finished" else get_last_checkpoint(folder)
+    place = str(folder) if record["status"] == "finished" else last_checkpoint(folder)
     if place is None:
-        raise ValueError(
-            f"output_dir={str(folder)!r} holds no checkpoint yet: wait for the first, or save more often."
-        )
-    return record, json.loads((Path(place) / STATE_NAME).read_text())
+        raise ValueError(f"output_dir={str(folder)!r} holds no checkpoint yet: wait for one, or save more often.")
+    return record, json.loads((Path(place) / STATE_FILE).read_text())
 
 
 def render(record: dict[str, Any], state: dict[str, Any]) -> str:
@@ -96,12 +92,11 @@ def render(record: dict[str, Any], state: dict[str, Any]) -> str:
     resumed = [log["resumed_at"] for log in history if "resumed_at" in log]
     last_step = state["global_step"]
     finished = record["status"] == "finished"
-    where = f"{'Finished' if finished else 'Not finished: at the checkpoint of'} step {last_step:,}"
+    where = f"{'Finished:' if finished else 'Not finished, at the checkpoint of'} step {last_step:,}"
     where += f" of {state['max_steps']:,}"
     where += f", resumed at {', '.join(f'{step:,}' for step in resumed)}" if resumed else ""
-    notes = (
-        "Each point is the mean since the log before." if logs else "Shorter than logging_steps: nothing was logged."
-    )
+    notes = "Loss, speed and shares are means since the log before, all else is the state at the log."
+    notes = notes if logs else "The run was shorter than logging_steps: nothing was logged."
     notes += " Dashed verticals: the run was resumed there." if resumed else ""
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(f"Stage {record['stage']}: {record['description']}"),
@@ -228,7 +223,7 @@ def running_mean(values: list[tuple[float, float]], reach: int) -> list[tuple[fl
 def _figure_text(value: float, is_share: bool) -> str:
     if is_share:
         return f"{value:.1%}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
 if __name__ == "__main__":

@@ -130,15 +130,16 @@ class WatchedTrainer(Trainer):
 
 def second_channels(model: nn.Module) -> dict[int, Any]:
     """The boosted attention modules whose second channel trains, by the number of their layer."""
-    encoders = [module for module in model.modules() if isinstance(module, SpatialBoostPreTrainedModel)]
-    if not encoders:
-        return {}
-    attentions = attention_modules(encoders[0].backbone, encoders[0].config.backbone_config.model_type)
-    return {
-        layer: attention
-        for layer, attention in enumerate(attentions)
-        if hasattr(attention, "alpha_logit") and attention.alpha_logit.requires_grad
-    }
+    for encoder in model.modules():
+        if isinstance(encoder, SpatialBoostPreTrainedModel):
+            attentions = attention_modules(encoder.backbone, encoder.config.backbone_config.model_type)
+            numbered = {i: part for i, part in enumerate(attentions) if hasattr(part, "alpha_logit")}
+            trained = {
+                layer: attention for layer, attention in numbered.items() if attention.alpha_logit.requires_grad
+            }
+            if trained:
+                return trained
+    return {}
 
 
 @torch.no_grad()
