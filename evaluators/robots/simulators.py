@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,14 +95,14 @@ class Simulator(ABC):
         Raises:
             ValueError: where the suite's recordings cannot be put back.
         """
-        raise ValueError(f"{type(self).__name__} has an expert of its own and reads no recordings")
+        raise ValueError("cannot be put back into this simulator: it has a scripted expert instead")
 
     def expert_action(self) -> np.ndarray | None:
         """Return what the suite's scripted expert would do now; None where there is no such expert."""
         return None
 
 
-class MetaWorld(Simulator):
+class _MetaWorld(Simulator):
     """A task of MetaWorld 3 with a random goal in every episode, and its scripted expert."""
 
     def __init__(self, name: str) -> None:
@@ -110,7 +111,7 @@ class MetaWorld(Simulator):
 
         self._environment = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[name]()
         self._environment._freeze_rand_vec, self._environment.seeded_rand_vec = False, True
-        self._expert = ENV_POLICY_MAP[name.removesuffix("-goal-observable")]()
+        self._expert: Any = ENV_POLICY_MAP[name.removesuffix("-goal-observable")]()  # type: ignore[abstract]
         self._observation = np.empty(0)
         self.num_actions = 4
 
@@ -135,7 +136,7 @@ class MetaWorld(Simulator):
             return np.clip(self._expert.get_action(self._observation), -1, 1).astype(np.float32)
 
 
-class Adroit(Simulator):
+class _Adroit(Simulator):
     """A task of the Adroit hand in gymnasium-robotics."""
 
     def __init__(self, name: str) -> None:
@@ -145,9 +146,10 @@ class Adroit(Simulator):
         gymnasium.register_envs(gymnasium_robotics)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on rewards of tasks that are not used here
-            self._environment: Any = gymnasium.make(name).unwrapped
+            environment: Any = gymnasium.make(name)
+        self._environment = environment.unwrapped
         self._observation = np.empty(0)
-        self.num_actions = int(self._environment.action_space.shape[0])
+        self.num_actions = self._environment.action_space.shape[0]
 
     @property
     def scene(self) -> tuple[Any, Any]:
@@ -173,7 +175,7 @@ class Adroit(Simulator):
         self._observation = self._environment._get_obs()
 
 
-class DMControl(Simulator):
+class _DMControl(Simulator):
     """A task of the DeepMind Control suite; its reward is in [0, 1] per step and stands in for success."""
 
     def __init__(self, name: str) -> None:
@@ -181,7 +183,7 @@ class DMControl(Simulator):
 
         domain, task = name.split("-")
         self._environment = suite.load(domain, task, task_kwargs={"random": 0})
-        self.num_actions = int(self._environment.action_spec().shape[0])
+        self.num_actions = int(np.prod(self._environment.action_spec().shape))
 
     @property
     def scene(self) -> tuple[Any, Any]:
@@ -200,6 +202,8 @@ class DMControl(Simulator):
         return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float32)
 
     def restore(self, recorded: dict[str, np.ndarray]) -> None:
+        if "internal_state" not in recorded:
+            raise ValueError("lacks internal_state, without which DMControl cannot be shown")
         physics, state = self._environment.physics, np.ravel(recorded["internal_state"]).astype(np.float64)
         if state.shape != physics.get_state().shape:
             raise ValueError(f"has internal_state of {len(state)} numbers where {physics.get_state().size} are wanted")
@@ -207,7 +211,7 @@ class DMControl(Simulator):
             physics.set_state(state)
 
 
-SUITES = {"metaworld": MetaWorld, "adroit": Adroit, "dmcontrol": DMControl}
+SUITES: dict[str, Callable[[str], Simulator]] = {"metaworld": _MetaWorld, "adroit": _Adroit, "dmcontrol": _DMControl}
 SUITE_PACKAGES = {"metaworld": "metaworld", "adroit": "gymnasium-robotics", "dmcontrol": "dm_control"}
 
 
