@@ -90,6 +90,8 @@ class StageArguments:
 
     def __post_init__(self) -> None:
         """Check that the stage has what it starts from, and nothing that it would ignore."""
+        if self.objective != "language":
+            raise ValueError(f"objective={self.objective!r}: pass `BaselineArguments` for a baseline.")
         self._check_tuning()
         self._check_long_samples()
         if isinstance(self.datasets, str):  # a single entry in the YAML file

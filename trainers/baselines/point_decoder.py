@@ -11,16 +11,18 @@ from torch.nn import functional
 
 from trainers.baselines.view_data import View, nearest_pixels
 
-WIDTH, NUM_HEADS, NUM_PAIRS = 384, 6, 3  # VGGT-1B: 1024, 16, 24
+MAX_WIDTH, HEAD_WIDTH, NUM_PAIRS = 768, 64, 4  # VGGT-1B is 1024 wide and has 24 pairs
 CONFIDENCE_WEIGHT = 0.2
 
 
 class PointDecoder(nn.Module):
     """Points of all views of a sample in the frame of its first view, from patch features."""
 
-    def __init__(self, channels: int, patch_size: int, width: int = WIDTH, num_pairs: int = NUM_PAIRS) -> None:
-        """`channels`: C of the features; `patch_size`: pixels; `num_pairs`: of a layer within and one across views."""
+    def __init__(self, channels: int, patch_size: int) -> None:
+        """`channels`: C of the features, also the decoder's width up to 768; `patch_size`: pixels."""
         super().__init__()
+        num_heads = max(1, min(channels, MAX_WIDTH) // HEAD_WIDTH)
+        width = num_heads * min(channels, HEAD_WIDTH)
         self.patch_size = patch_size
         self.project = nn.Linear(channels, width)
         self.place = nn.Linear(2, width)
@@ -28,9 +30,9 @@ class PointDecoder(nn.Module):
         self.within, self.across = (
             nn.ModuleList(
                 nn.TransformerEncoderLayer(
-                    width, NUM_HEADS, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+                    width, num_heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
                 )
-                for _ in range(num_pairs)
+                for _ in range(NUM_PAIRS)
             )
             for _ in range(2)
         )

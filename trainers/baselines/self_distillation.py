@@ -88,8 +88,8 @@ class SelfDistillation(nn.Module):
             local = random_crops(pixel_values, LOCAL_SCALE, self._local_size(size))
             crops.append(self.decoder(self._tokens(self.encoder, local)[0]))
         pairs = [(truth, crop) for t, truth in enumerate(image_truth) for s, crop in enumerate(crops) if s != t]
-        image_loss = torch.stack([_cross_entropy(truth, crop).mean() for truth, crop in pairs]).mean()
-        patch_loss = _cross_entropy(patch_truth, self.decoder(patches[hidden])).mean()
+        image_loss = torch.stack([divergence(truth, crop).mean() for truth, crop in pairs]).mean()
+        patch_loss = divergence(patch_truth, self.decoder(patches[hidden])).mean()
         if self.training:
             self._move_centre(self.image_centre, image_logits)
             self._move_centre(self.patch_centre, patch_logits)
@@ -193,5 +193,11 @@ def draw_hidden_patches(number: int, grid: tuple[int, int], device: torch.device
     return noise.argsort(1).argsort(1) < counts
 
 
-def _cross_entropy(truth: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    return -(truth * (logits / STUDENT_TEMPERATURE).log_softmax(-1)).sum(-1)
+def divergence(truth: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """KL divergence (...,) of the student's answers from the teacher's, (..., K) each.
+
+    It has the gradients of DINO's cross entropy; that one also counts the teacher's own entropy, which drifts, so that
+    its value would not tell whether the student learns.
+    """
+    answers = (logits / STUDENT_TEMPERATURE).log_softmax(-1)
+    return functional.kl_div(answers, truth, reduction="none").sum(-1)
