@@ -4,6 +4,15 @@ import difflib
 import importlib
 from typing import Any, NamedTuple
 
+ADROIT_TERMS = (
+    "No scripted expert: demonstrations come from a folder, such as Minari's D4RL/pen/expert-v2 or "
+    "D4RL/relocate/expert-v2 (`minari download`)."
+)
+CORTEXBENCH_TERMS = (
+    "No scripted expert: demonstrations come from CortexBench (dl.fbaipublicfiles.com/eai-vc, CC-BY-NC, pickles) or a "
+    "folder of .npz files."
+)
+
 
 class Task(NamedTuple):
     """A way to measure.
@@ -30,6 +39,7 @@ class DataSet(NamedTuple):
         terms: licence and gate in one sentence; None for what we make ourselves.
         hub_id: where today's `datasets` can read it; None: only a local folder.
         needs_data: False for simulators, which are there as soon as their packages are.
+        unasked: of a simulator, the presets in which a task that is named uses it without `--data`; minutes each.
     """
 
     title: str
@@ -37,15 +47,34 @@ class DataSet(NamedTuple):
     terms: str | None = None
     hub_id: str | None = None
     needs_data: bool = True
+    unasked: tuple[str, ...] = ()
 
 
 TASKS = {
     "depth_linear": Task("depth", "depth, linear head", "depth"),
     "segmentation_linear": Task("segmentation", "segmentation, linear head", "segmentation"),
+    "robot_success": Task("robots", "behaviour cloning, success", "robots.success", "robot"),
+    "robot_return": Task("robots", "behaviour cloning, return", "robots.returns", "robot"),
 }
 
 DATA_SETS = {
     "rooms": DataSet("data of `spatialboost build`", ("depth_linear", "segmentation_linear")),
+    "metaworld_bin_picking": DataSet(
+        "MetaWorld bin-picking", ("robot_success",), needs_data=False, unasked=("full", "cpu")
+    ),
+    "metaworld_assembly": DataSet("MetaWorld assembly", ("robot_success",), needs_data=False, unasked=("full",)),
+    "metaworld_button_press_topdown": DataSet(
+        "MetaWorld button-press-topdown", ("robot_success",), needs_data=False, unasked=("full",)
+    ),
+    "metaworld_drawer_open": DataSet("MetaWorld drawer-open", ("robot_success",), needs_data=False, unasked=("full",)),
+    "metaworld_hammer": DataSet("MetaWorld hammer", ("robot_success",), needs_data=False, unasked=("full",)),
+    "adroit_pen": DataSet("Adroit pen", ("robot_success",), ADROIT_TERMS),
+    "adroit_relocate": DataSet("Adroit relocate", ("robot_success",), ADROIT_TERMS),
+    "dmcontrol_walker_stand": DataSet("DMControl walker stand", ("robot_return",), CORTEXBENCH_TERMS),
+    "dmcontrol_walker_walk": DataSet("DMControl walker walk", ("robot_return",), CORTEXBENCH_TERMS),
+    "dmcontrol_reacher_easy": DataSet("DMControl reacher easy", ("robot_return",), CORTEXBENCH_TERMS),
+    "dmcontrol_cheetah_run": DataSet("DMControl cheetah run", ("robot_return",), CORTEXBENCH_TERMS),
+    "dmcontrol_finger_spin": DataSet("DMControl finger spin", ("robot_return",), CORTEXBENCH_TERMS),
 }
 
 

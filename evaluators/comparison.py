@@ -87,12 +87,16 @@ def summary(values: np.ndarray) -> dict[str, Any]:
 def warnings_of(metric: Metric, row: dict[str, Any], base: Result, boosted: Result) -> list[str]:
     """What a reader must know before believing the difference."""
     lines = []
-    blind = row["controls"].get("position_only", row["controls"].get("constant"))
+    controls = row["controls"]
+    blind = next(
+        (controls[name] for name in ("position_only", "constant", "proprioception") if name in controls), None
+    )
     if blind is not None and not metric.is_better(row["base"]["mean"] - blind):
         lines.append(
             f"the base encoder does not beat a control that sees no image in {metric.label}: it is too weak for its "
             "difference to mean anything."
         )
+    lines += base["data"].get("warnings", [])  # what the task has found
     if shared := base["data"].get("images_in_both_splits"):
         lines.append(f"{shared} images are in both splits.")
     for key in ("patch_size_px", "hidden_size", "resolution_px", "preprocessing"):

@@ -40,7 +40,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     plan = Plan({}, {})
     for task, name in ((task, name) for task in tasks for name, row in DATA_SETS.items() if task in row.tasks):
         entry = f"{task}/{name}"
-        if name not in places and DATA_SETS[name].needs_data:
+        if name not in places and not _runs_unasked(task, name, arguments, places):
             plan.not_measured[entry] = _no_data(name)
             continue
         try:
@@ -60,7 +60,16 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     return plan
 
 
+def _runs_unasked(task: str, name: str, arguments: argparse.Namespace, places: dict[str, Any]) -> bool:
+    """Whether a simulator is used without `--data`: its task is named, and none of the task's simulators is."""
+    if arguments.tasks == "all" or any(task in DATA_SETS[other].tasks for other in places):
+        return False
+    return arguments.preset in DATA_SETS[name].unasked
+
+
 def _no_data(name: str) -> str:
+    if not DATA_SETS[name].needs_data:
+        return f"a simulator runs for minutes: name it, --data {name}"
     hub_id, terms = DATA_SETS[name].hub_id, DATA_SETS[name].terms
     place = f"--data {name} (from {hub_id}) or {name}=FOLDER" if hub_id else f"--data {name}=FOLDER"
     return f"no data: {place}" + (f". {terms}" if terms else "")
@@ -68,10 +77,11 @@ def _no_data(name: str) -> str:
 
 def _check_use(wanted: str, tasks: list[str], places: dict[str, Any], settings: dict[str, Any], plan: Plan) -> None:
     """Raise for what was named and would not be used."""
-    for task in tasks if wanted != "all" else []:
-        if not any(entry.startswith(f"{task}/") for entry in plan.configs):
-            names = ", ".join(name for name, row in DATA_SETS.items() if task in row.tasks)
-            raise ValueError(f"--tasks {task} has no data: pass --data NAME=FOLDER with a NAME of {names}")
+    for chosen in wanted.split(",") if wanted != "all" else []:
+        of_name = parse_tasks(chosen)
+        if not any(entry.split("/")[0] in of_name for entry in plan.configs):
+            names = ", ".join(name for name, row in DATA_SETS.items() if set(of_name) & set(row.tasks))
+            raise ValueError(f"--tasks {chosen} has no data: pass --data NAME=FOLDER with a NAME of {names}")
     for name in places:
         if not any(entry.endswith(f"/{name}") for entry in (*plan.configs, *plan.not_measured)):
             raise ValueError(f"--data {name!r} is read by none of --tasks {wanted}: remove it")
