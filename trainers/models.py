@@ -25,6 +25,7 @@ from modeling_spatialboost.modeling_spatialboost_vlm import load_boosted_encoder
 from trainers.config import StageArguments
 from trainers.low_rank import adapt_encoder, adapt_language_model, merge_adapters, take_out_adapters
 from trainers.quantization import check_dimensions, forget_quantization, quantization_config
+from trainers.scale_out import unsplit_loading
 
 ModelAndProcessor = tuple[SpatialBoostForConditionalGeneration, SpatialBoostProcessor]
 
@@ -77,6 +78,7 @@ def to_plain_model(model: SpatialBoostForConditionalGeneration, arguments: Stage
     merge_adapters(model, adapters)
 
 
+@unsplit_loading()
 def join_components(arguments: StageArguments, language_model_dtype: torch.dtype) -> ModelAndProcessor:
     """Stage 1: a plain encoder (or an already boosted one), a new projector and a language model."""
     name = str(arguments.encoder)
@@ -110,6 +112,7 @@ class _Reader(SpatialBoostForConditionalGeneration):
         return super()._get_dtype_plan(dtype) | own
 
 
+@unsplit_loading()
 def continue_from(
     arguments: StageArguments, language_model_dtype: torch.dtype, quantize: str | None = None
 ) -> ModelAndProcessor:

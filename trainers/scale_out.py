@@ -1,4 +1,19 @@
-"""What a run on several processes needs beyond transformers and accelerate."""
+"""What a run on several processes needs beyond transformers and accelerate.
+
+DDP needs nothing. FSDP2 and DeepSpeed split the weights: here is how the model is split, and how it becomes whole.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
+from transformers import Trainer
+from transformers.integrations import deepspeed as deepspeed_integration
 
 
 def accumulation_steps(per_device: int, num_processes: int, total: int | None, given: int | None) -> int:
@@ -28,3 +43,109 @@ def accumulation_steps(per_device: int, num_processes: int, total: int | None, g
             f"per_device_train_batch_size={per_device} on {num_processes} processes: remove one of both."
         )
     return steps
+
+
+def check_launch(optimizer: str) -> None:
+    """Check what `accelerate launch` was told.
+
+    Args:
+        optimizer: name, as in `optim`.
+
+    Raises:
+        ValueError: settings with which a run would start from the wrong weights, or fail after loading.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ValueError("fsdp_version=1: its flat parameters know no groups, set fsdp_version: 2.")
+    if os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true":
+        raise ValueError(
+            "fsdp_cpu_ram_efficient_loading=true leaves all processes but the first without the weights that a stage "
+            "starts from: set it to false."
+        )
+    if "8bit" in optimizer or "paged" in optimizer:
+        raise ValueError(f"optim={optimizer!r} cannot step split weights: pass --optim adamw_torch_fused.")
+
+
+@contextmanager
+def unsplit_loading() -> Iterator[None]:
+    """Load models whole under ZeRO-3, which would split each weight as it is read.
+
+    A second channel is a copy of the first, made on loading: there would be nothing to copy from. DeepSpeed splits the
+    model when training starts, as it does under ZeRO-2.
+    """
+    reference = deepspeed_integration._hf_deepspeed_config_weak_ref
+    deepspeed_integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed_integration._hf_deepspeed_config_weak_ref = reference
+
+
+def settle_splitting(trainer: Trainer) -> None:
+    """Correct how accelerate would split the model and what it would compute in; nothing is done under DDP."""
+    if trainer.is_fsdp_enabled:
+        _settle_fsdp(trainer.accelerator.state.fsdp_plugin, trainer.model)
+    elif trainer.is_deepspeed_enabled and trainer.args.bf16:
+        # By itself DeepSpeed rounds all weights to bf16, the frozen encoder's too. Autocast keeps them as they are.
+        config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
+        config |= {"bf16": {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+
+
+def _settle_fsdp(plugin: Any, model: nn.Module) -> None:
+    modules = list(model.modules())
+    layers = {name for module in modules for name in getattr(module, "_no_split_modules", None) or ()}
+    # accelerate stops at a class that is named and not there, such as the text side of CLIP
+    plugin.transformer_cls_names_to_wrap = sorted(layers & {type(module).__name__ for module in modules})
+    policy = plugin.mixed_precision_policy
+    if policy is not None:  # gradients are summed in float32, and losses do not pass through bf16
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(policy.param_dtype, torch.float32, None)
+    model.register_forward_pre_hook(_gather_language_head)
+
+
+def _gather_language_head(model: nn.Module, inputs: Any) -> None:
+    """Gather the head before TRL's loss reads its weight: read while split, its gradient would not be summed."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if isinstance(head, FSDPModule):
+        head.unshard()
+
+
+@torch.no_grad()
+def make_whole(trainer: Trainer) -> None:
+    """Put whole weights on the CPU in the place of split ones, on the main process; training cannot go on.
+
+    Every process must call it. Afterwards the model can be saved like any other; it is left alone where it is whole.
+    """
+    model = trainer.model
+    zero_stage = trainer.accelerator.deepspeed_plugin.zero_stage if trainer.is_deepspeed_enabled else 0
+    if not trainer.is_fsdp_enabled and zero_stage != 3:
+        return
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    whole: dict[int, nn.Parameter] = {}  # a shared parameter stays shared
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in whole:
+                tensor = _gather(parameter, trainer.is_world_process_zero())
+                whole[id(parameter)] = nn.Parameter(tensor, parameter.requires_grad)
+            module._parameters[name] = whole[id(parameter)]
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.__class__ = type(module).__mro__[2]  # its own class, under which it is saved
+    model._forward_pre_hooks.clear()
+
+
+def _gather(parameter: nn.Parameter, keep: bool) -> torch.Tensor:
+    """The whole of a split parameter on the CPU; an empty tensor where it is not kept."""
+    if isinstance(parameter, DTensor):
+        tensor = parameter.full_tensor()
+        return tensor.cpu() if keep else tensor.new_empty(0)
+    if not hasattr(parameter, "ds_id"):
+        return parameter.detach().cpu()
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([parameter]):
+        return parameter.detach().cpu().clone() if keep else parameter.new_empty(0)

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from transformers import set_seed
-from trl import TrlParser
 
 from trainers.baselines.arguments import objective_of
 from trainers.cards import write_encoder_card, write_vlm_card
@@ -40,8 +39,9 @@ from trainers.checkpoints import (
     run_bytes,
     write_errors,
 )
+from trainers.command_line import RecipeParser
 from trainers.config import StageArguments, TrainingConfig
-from trainers.data import DataSource, load_training_data
+from trainers.data import DataSource, damage_named, load_training_data
 from trainers.feature_cache import cache_features
 from trainers.feature_shards import FeatureCache
 from trainers.lengths import settle_long_rows, with_lengths
@@ -60,6 +60,7 @@ from trainers.run_record import (
     write_record,
 )
 from trainers.run_report import write_report
+from trainers.scale_out import make_whole
 from trainers.stages import ParameterCounts, apply_stage
 from trainers.starting_point import check_starting_point
 from trainers.trainer import StageTrainer
@@ -82,9 +83,9 @@ class Run(NamedTuple):
     features: FeatureCache | None
 
 
-def make_parser() -> TrlParser:
+def make_parser() -> RecipeParser:
     """The parser of `spatialboost train`; `--config FILE.yaml` sets any of its arguments."""
-    return TrlParser(
+    return RecipeParser(
         (StageArguments, TrainingConfig),
         prog="spatialboost train",
         usage="spatialboost train [--config RECIPE.yaml] [--ARGUMENT VALUE ...]",
@@ -155,7 +156,8 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     record |= {"dropped_rows": dropped}
     features = None
     if arguments.cache_features is not None:
-        dataset, features = cache_features(arguments.cache_features, dataset, (model, processor), training)
+        with damage_named(arguments.datasets, training.dataset_num_proc):
+            dataset, features = cache_features(arguments.cache_features, dataset, (model, processor), training)
     check_space(str(training.output_dir), run_bytes(model, training), "a checkpoint and the trained model")
     return Run(arguments, training, dataset, (model, processor), counts, checkpoint, record, features)
 
@@ -216,7 +218,8 @@ def train(run: Run) -> int:
         train_dataset=run.dataset,
         processing_class=run.parts[1],
     )
-    return fit(trainer, run, write_stage)
+    with damage_named(run.arguments.datasets, run.training.dataset_num_proc):
+        return fit(trainer, run, write_stage)
 
 
 def fit(trainer: GroupedRatesTrainer, run: Any, write: Write) -> int:
@@ -266,9 +269,10 @@ def save(trainer: GroupedRatesTrainer, run: Any, write: Write, seconds: float) -
         "mean_loss": trainer.mean_loss,
         "final_loss": losses[-1] if losses else trainer.mean_loss,
     }
-    outcome |= write(trainer, run, written, outcome)
+    make_whole(trainer)
     if not trainer.is_world_process_zero():
         return
+    outcome |= write(trainer, run, written, outcome)
     trainer.state.save_to_json(str(written / STATE_FILE))
     publish_result(written, output_dir)
     write_record(output_dir, run.record | outcome)
@@ -283,9 +287,7 @@ def write_stage(trainer: GroupedRatesTrainer, run: Run, folder: Path, outcome: d
     """Write the model, its processor and after stage 3 the encoder by itself; returns what to add to the record."""
     model, processor = run.parts
     to_plain_model(model, run.arguments)
-    trainer.save_model(str(folder), _internal_call=True)
-    if not trainer.is_world_process_zero():
-        return {}
+    trainer._save(str(folder))
     added = {}
     if run.arguments.stage == 3:
         added = write_encoder(model.vision_tower, processor.image_processor, folder, run.record | outcome)

@@ -30,6 +30,7 @@ from trainers.checkpoints import check_space, find_checkpoint, run_bytes
 from trainers.progress import name_run
 from trainers.run_record import differences, read_record
 from trainers.sft import already_done, fit, starting_record, write_encoder
+from trainers.scale_out import unsplit_loading
 from trainers.stages import apply_stage
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def prepare(arguments: BaselineArguments, training: BaselineConfig) -> BaselineR
     return BaselineRun(arguments, training, data.dataset, model, processor, checkpoint, record)
 
 
+@unsplit_loading()
 def load_encoder(arguments: BaselineArguments) -> SpatialBoostModel:
     """The boosted encoder, in float32; one that is boosted already goes on from where it is.
 
