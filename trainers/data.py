@@ -3,8 +3,11 @@
 import hashlib
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import datasets
@@ -113,7 +116,34 @@ def _cache_dir(path: str) -> str | None:
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "local_folders" / key)
 
 
-def _check_rows(dataset: Dataset, name: str, needs_images: bool, num_proc: int | None) -> str:
+@contextmanager
+def damage_named(names: list[str], num_proc: int | None = None) -> Iterator[None]:
+    """Name the row whose image could be read when the data was checked and cannot be read any more.
+
+    What fails in a worker of a data loader comes without the row, so all of them are read again.
+
+    Args:
+        names: of the data sets, as `load_training_data` takes them.
+        num_proc: processes that read the images.
+
+    Raises:
+        ValueError: names the row, or says what a worker said of the cached features.
+    """
+    try:
+        yield
+    except (OSError, SyntaxError) as error:  # what Pillow raises
+        if "datasets/features/image" in "".join(format_exception(error)).replace("\\", "/"):
+            for name in names:
+                _check_rows(load_source(name), name, False, num_proc, use_cache=False)
+        raise
+    except ValueError as error:
+        _, ours, sentence = str(error).rpartition("ValueError: cache_features=")
+        if ours and "DataLoader worker" in str(error):  # which adds its traceback to the message
+            raise ValueError(f"cache_features={sentence.strip()}") from error
+        raise
+
+
+def _check_rows(dataset: Dataset, name: str, needs_images: bool, num_proc: int | None, use_cache: bool = True) -> str:
     """Read every row once; returns the SHA-256 of the two columns."""
     ids = dataset["id"] if "id" in dataset.column_names else None
     raw = dataset.select_columns(list(COLUMNS)).with_format("arrow")  # images as they are stored, nothing copied
@@ -124,6 +154,7 @@ def _check_rows(dataset: Dataset, name: str, needs_images: bool, num_proc: int |
         fn_kwargs={"needs_images": needs_images},
         remove_columns=raw.column_names,
         num_proc=num_proc,
+        load_from_cache_file=use_cache,
         desc=f"Checking {name}",
     ).with_format(None)
     bad = [row for row, problem in enumerate(checked["problem"]) if problem]

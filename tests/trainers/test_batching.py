@@ -3,11 +3,14 @@
 import io
 import json
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
+from datasets import Dataset
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import BatchSampler
@@ -16,8 +19,10 @@ from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from modeling_spatialboost import SpatialBoostProcessor
 from tests.commands import train as main
-from tests.trainers.conftest import common, row, save_data
+from tests.trainers.conftest import FEATURES, common, row, save_data
+from trainers import sft
 from trainers.batching import _EpochTeller
+from trainers.data import damage_named
 from trainers.sft import make_parser, prepare
 from trainers.trainer import StageTrainer
 
@@ -254,3 +259,61 @@ def test_answers_are_marked_where_transformers_marks_them(make_trainer, mixed, m
     ours = trainer.data_collator(rows)["labels"]
     monkeypatch.delattr(SpatialBoostProcessor, "_adjust_assistant_masks_indices")
     assert torch.equal(ours, trainer.data_collator(rows)["labels"])
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A data set whose images are files beside it, which can be damaged after the check."""
+    rows = []
+    for index in range(6):
+        one = row(index, 2)
+        for view, picture in enumerate(one["images"]):
+            picture.save(tmp_path / f"{index}_{view}.png")
+        one["images"] = [{"bytes": None, "path": str(tmp_path / f"{index}_{view}.png")} for view in range(2)]
+        rows.append(one)
+    folder = tmp_path / "data" / "single_view"
+    folder.mkdir(parents=True)
+    table = Dataset.from_list(rows, features=FEATURES).with_format("arrow")[:]
+    pq.write_table(table, folder / "train.parquet")  # `to_parquet` would take the files in
+    return tmp_path
+
+
+@pytest.mark.parametrize(("num_workers", "damage"), [(0, "cut"), (1, "absent"), (1, "noise")])
+def test_damage_after_the_check_is_named(encoder, language_model, files, monkeypatch, capsys, num_workers, damage):
+    path = files / "4_1.png"
+    fit = sft.fit
+
+    def damaged(*arguments):
+        data = path.read_bytes()
+        path.unlink() if damage == "absent" else path.write_bytes(data[:200] if damage == "cut" else b"noise")
+        return fit(*arguments)
+
+    monkeypatch.setattr(sft, "fit", damaged)
+    argv = ["--stage", "1", "--encoder", str(encoder), "--language_model", str(language_model)]
+    argv += common(files / "data", files / "out", dataloader_num_workers=num_workers)
+    argv.remove(f"{files / 'data'}:multi_view")
+    argv[argv.index(f"{files / 'data'}:single_view")] = str(files / "data")
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "row 4 (id 'scene_4') has an image that cannot be read, number 2" in error
+    assert "1 of 6 rows" in error and "Traceback" not in error
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(FileNotFoundError, match="elsewhere"), damage_named(["no data set"]):
+        Path("elsewhere").read_text()
+    with pytest.raises(ValueError, match="^something else$"), damage_named([]):
+        raise ValueError("something else")
+
+
+def test_a_damaged_shard_found_by_a_worker_is_one_sentence(encoder, language_model, data, tmp_path, capsys):
+    argv = ["--stage", "1", "--encoder", str(encoder), "--language_model", str(language_model)]
+    argv += ["--cache-features", str(tmp_path / "features")]
+    assert main([*argv, *common(data, tmp_path / "first", max_steps=1)]) == 0
+    (shard,) = (tmp_path / "features").glob("*/*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    shard.write_bytes(content)
+    assert main([*argv, *common(data, tmp_path / "second", max_steps=3, dataloader_num_workers=1)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("spatialboost train: error: cache_features=") and "is damaged" in error
