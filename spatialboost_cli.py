@@ -24,6 +24,12 @@ EXTRAS = {
     "ray": "ray",
     "torchmetrics": "eval",
     "matplotlib": "eval",
+    "metaworld": "robot",
+    "gymnasium": "robot",
+    "gymnasium_robotics": "robot",
+    "dm_control": "robot",
+    "mujoco": "robot",
+    "h5py": "robot",
     "bitsandbytes": "quantization",
     "timm": "timm",
 }
