@@ -198,6 +198,8 @@ class TrainingConfig(SFTConfig):
             raise ValueError(
                 f"max_length={self.max_length} would cut image tokens off long conversations: leave it null."
             )
+        if self.dataloader_num_workers == 0:  # a recipe's workers may be turned off alone
+            self.dataloader_prefetch_factor, self.dataloader_persistent_workers = None, False
         if self.bf16 is None:  # type: ignore[has-type]
             self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
         if "8bit" in str(self.optim):

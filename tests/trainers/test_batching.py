@@ -317,3 +317,16 @@ def test_a_damaged_shard_found_by_a_worker_is_one_sentence(encoder, language_mod
     assert main([*argv, *common(data, tmp_path / "second", max_steps=3, dataloader_num_workers=1)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("spatialboost train: error: cache_features=") and "is damaged" in error
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_recipes_group_by_length_and_their_workers_can_be_turned_off(stage):
+    recipe = Path(sft.__file__).parent / "recipes" / f"stage{stage}.yaml"
+    _, training = make_parser().parse_args_and_config(["--config", str(recipe), "--report_to", "none"])
+    assert training.train_sampling_strategy == "batch_rebalance"
+    # those of a step are fetched at once when it begins
+    ready = training.dataloader_num_workers * training.dataloader_prefetch_factor
+    assert ready >= training.gradient_accumulation_steps
+    argv = ["--config", str(recipe), "--report_to", "none", "--dataloader_num_workers", "0"]
+    _, alone = make_parser().parse_args_and_config(argv)
+    assert (alone.dataloader_prefetch_factor, alone.dataloader_persistent_workers) == (None, False)
