@@ -39,11 +39,25 @@ class StageTrainer(LengthBatchedTrainer, GroupedRatesTrainer, SFTTrainer):
         By itself TRL's fused head scores every position where there is no Triton, as on a CPU.
         """
         if not return_outputs and self.label_smoother is None:  # which both read all positions
-            answers = inputs["labels"][:, 1:]  # (B, L - 1): what follows each position
-            carries_loss = answers != -100
-            scored = nn.functional.pad(carries_loss, (0, 1))  # (B, L); nothing follows the last position
-            inputs = inputs | {"scored_positions": scored, "shift_labels": answers[carries_loss][None]}  # (1, K)
+            inputs = inputs | scored_positions(inputs["labels"])
         return super().compute_loss(model, inputs, return_outputs, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: TRL's would call the model a text generator; ours is rendered when it is published."""
+
+
+def scored_positions(labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What makes the model give the K positions that carry loss only, and what follows each of them.
+
+    Args:
+        labels: (B, L), -100 where nothing is to be learned.
+
+    Returns:
+        `scored_positions` (B, L) and `shift_labels` (1, K).
+    """
+    following = labels[:, 1:]  # (B, L - 1); nothing follows the last position
+    carries_loss = following != -100
+    return {
+        "scored_positions": nn.functional.pad(carries_loss, (0, 1)),
+        "shift_labels": following[carries_loss][None],
+    }
