@@ -74,6 +74,17 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rooms(tmp_path_factory) -> Path:
+    """Synthetic rooms as `spatialboost build` writes them: conversations with masks and cameras, and dense maps."""
+    from tests.commands import build
+
+    folder = tmp_path_factory.mktemp("rooms") / "data"
+    argv = ["--source", "synthetic", "--num-scenes", "4", "--resolution", "64", "--allow-partial"]
+    assert build([*argv, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
     from experiments.tiny_models import save_tiny_encoder
 

@@ -30,13 +30,13 @@ HIDDEN_SHARE = (0.1, 0.5)  # of the patches of a crop, for every other crop
 class ProjectionHead(nn.Module):
     """DINO's head: three layers, then cosine similarity to prototypes."""
 
-    def __init__(self, channels: int, num_prototypes: int = NUM_PROTOTYPES) -> None:
+    def __init__(self, channels: int) -> None:
         """`channels`: C of the tokens."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(channels, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, BOTTLENECK)
         )
-        self.prototypes = nn.Parameter(torch.randn(num_prototypes, BOTTLENECK))
+        self.prototypes = nn.Parameter(torch.randn(NUM_PROTOTYPES, BOTTLENECK))
         for layer in self.layers[::2]:
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
@@ -55,17 +55,17 @@ class SelfDistillation(nn.Module):
     image_centre: torch.Tensor
     patch_centre: torch.Tensor
 
-    def __init__(self, encoder: SpatialBoostModel, num_prototypes: int = NUM_PROTOTYPES) -> None:
+    def __init__(self, encoder: SpatialBoostModel) -> None:
         """`encoder`: boosted; the teacher shares its frozen weights and starts as its copy."""
         super().__init__()
         self.encoder = encoder
         assert encoder.config.hidden_size is not None  # read off the encoder when it was loaded
-        self.decoder = ProjectionHead(encoder.config.hidden_size, num_prototypes)
+        self.decoder = ProjectionHead(encoder.config.hidden_size)
         shared = {id(p): p for name, p in encoder.named_parameters() if not is_second_channel(name)}
         self.teacher_encoder = copy.deepcopy(encoder, shared)
         self.teacher_decoder = copy.deepcopy(self.decoder)
         for name in ("image_centre", "patch_centre"):
-            self.register_buffer(name, torch.zeros(num_prototypes))
+            self.register_buffer(name, torch.zeros(NUM_PROTOTYPES))
         embeddings = getattr(encoder.backbone, "embeddings", None)
         takes_mask = "bool_masked_pos" in inspect.signature(encoder.backbone.forward).parameters
         self.has_mask_token = takes_mask and getattr(embeddings, "mask_token", None) is not None
