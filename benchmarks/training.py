@@ -1,16 +1,16 @@
-"""A stage-3 step (forward, backward, optimizer) of this project beside the same pair through TRL without it, in one run.
+"""A stage-3 step (forward, backward, optimizer) of this project beside the same pair through plain TRL, in one run.
 
 python -m benchmarks.training --smallest                 # seconds; the test runs this
-python -m benchmarks.training                            # CPU: Qwen2-1.5B and 7B, narrower and shallower; GPU: full size
+python -m benchmarks.training                            # CPU: smaller Qwen2-1.5B and 7B; GPU: full size
 python -m benchmarks.training --output training.json     # the rows, hardware and versions too
 
 "plain TRL" is LlavaForConditionalGeneration whose encoder has a naive second channel (both attention modules called,
-`alpha * a + (1 - alpha) * b`), and the loss from all logits. Both forms train the same parameters from the same weights
-on the same batches (12-turn conversations from `spatialboost build`) in the same number formats; on a GPU the frozen
-language model, shared by both, is in bf16, all else in float32 under bf16 autocast. Each runs twice: activations
-recomputed in the backward pass with the whole batch in memory (TRL's default and the recipe), and activations kept,
-the same batch in micro-batches. All take turns, step by step; times are medians. Peak memory is that of weights,
-optimizer and a step: what the allocator gave on a GPU, resident memory of a process of its own on a CPU.
+`alpha * a + (1 - alpha) * b`), and the loss from all logits. Both forms train the same parameters from the same
+weights on the same batches (12-turn conversations from `spatialboost build`) in the same number formats; on a GPU the
+frozen language model, shared by both, is in bf16, all else in float32 under bf16 autocast. Each runs twice:
+activations recomputed in the backward pass with the whole batch in memory (TRL's default and the recipe), and
+activations kept, the same batch in micro-batches. All take turns, step by step; times are medians. Peak memory is that
+of weights, optimizer and a step: what the allocator gave on a GPU, resident memory of an own process on a CPU.
 """
 
 import argparse

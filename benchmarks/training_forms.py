@@ -198,7 +198,7 @@ def plain_model(parts: Parts, projector: Any) -> LlavaForConditionalGeneration:
 
 
 class PatchFeatures:
-    """Projected patch tokens behind the encoder's final norm, as this project reads them; LLaVA leaves the norm out."""
+    """Projected patch tokens behind the encoder's final norm, which LLaVA leaves out and this project reads."""
 
     def __init__(self, model: nn.Module) -> None:
         """`model` is a `LlavaModel`."""
