@@ -160,7 +160,7 @@ def memory(on_gpu: bool) -> int:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown; speed and memory beside full logits."""
     lines = [
-        "| vocabulary, width | positions, answers | head | form | ms | times as fast | MB added | share of the memory | "
+        "| vocabulary, width | positions, answers | head | form | ms | times as fast | MB added | share of that | "
         "loss differs by |",
         "|---" * 9 + "|",
     ]

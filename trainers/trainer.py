@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 from trl import SFTTrainer
 
