@@ -189,7 +189,7 @@ def go_on(output_dir: str | Path) -> str:
 def checkpoint_bytes(model: nn.Module, training: TrainingArguments) -> int:
     """Size of a checkpoint: what trains, and the two moments of AdamW (in 8 bits where `optim` says so)."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    eight_bit = "8bit" in str(training.optim)
+    eight_bit = "8bit" in str(training.optim).lower()
     return sum(p.numel() * (p.element_size() + (2 if eight_bit else 2 * p.element_size())) for p in trained)
 
 
@@ -210,7 +210,7 @@ def check_space(output_dir: str | Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
         raise ValueError(
-            f"output_dir={str(output_dir)!r}: {what} takes {gigabytes(num_bytes)} and {gigabytes(free)} is free: make "
+            f"output_dir={str(output_dir)!r}: {what} take {gigabytes(num_bytes)} and {gigabytes(free)} are free: make "
             "space there, or name a folder on another disk."
         )
 

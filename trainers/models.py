@@ -12,6 +12,7 @@ from accelerate import PartialState
 from transformers import AutoTokenizer, PreTrainedConfig
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from modeling_spatialboost import (
     SpatialBoostForConditionalGeneration,
@@ -154,7 +155,10 @@ def provenance(name: str, revision: str | None = None) -> str | None:
     """What pins the weights behind a name: SHA-256 of a folder's weight files, or commit of a Hub repository."""
     folder = Path(name)
     if not folder.is_dir():
-        return _settings(name, revision).get("_commit_hash")
+        try:
+            return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+        except (OSError, ValueError):
+            return None
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         with path.open("rb") as file:
