@@ -181,8 +181,8 @@ class TrainingConfig(SFTConfig):
     activation_checkpointing: bool = field(
         default=True, metadata={"help": "Recompute activations in the backward pass, to save memory."}
     )
-    report_to: None | str | list[str] = field(  # type: ignore[assignment]
-        default="trackio",
+    report_to: list[str] = field(  # type: ignore[assignment]
+        default_factory=lambda: ["trackio"],
         metadata={"help": "Where curves go: trackio (on this machine), tensorboard, wandb, several of them, or none."},
     )
     project: str = field(default="spatialboost", metadata={"help": "Name of the project in trackio."})
