@@ -69,6 +69,9 @@ class MaskDecoder(nn.Module):
             masks: (M, 4 h, 4 w) bool, none empty; M may be 0.
             mask_views: (M,) the view that each mask belongs to.
         """
+        counts = float(len(masks) > 0)
+        if not counts:  # SAM's attention takes no empty batch
+            masks, mask_views = masks.new_ones((1, *masks.shape[1:])), mask_views.new_zeros(1)
         logits, quality = self.predict(self.neck(features.permute(0, 2, 3, 1))[mask_views], draw_points(masks))
         truth = masks[:, None].expand_as(logits).float()
         losses = FOCAL_WEIGHT * focal_loss(logits, truth) + dice_loss(logits, truth)  # (M, 3)
@@ -77,7 +80,7 @@ class MaskDecoder(nn.Module):
             overlap = ((logits > 0) & masks[:, None]).flatten(2).sum(2)
             union = ((logits > 0) | masks[:, None]).flatten(2).sum(2)
         total = losses.gather(1, best) + (quality - overlap / union).square().gather(1, best)
-        return total.sum() / max(1, len(masks))
+        return counts * total.mean()
 
     def predict(self, features: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Three answers to each point.
@@ -110,8 +113,6 @@ class MaskDecoder(nn.Module):
 
 def draw_points(masks: torch.Tensor) -> torch.Tensor:
     """(M, H, W) bool -> (M, 2): x and y within 0-1 of a random pixel's centre inside each mask."""
-    if not len(masks):
-        return masks.new_zeros((0, 2), dtype=torch.float32)
     height, width = masks.shape[-2:]
     chosen = torch.multinomial(masks.flatten(1).float(), 1)[:, 0]
     return torch.stack(((chosen % width + 0.5) / width, (chosen // width + 0.5) / height), -1)

@@ -29,8 +29,8 @@ from trainers.baselines.view_data import load_view_data
 from trainers.checkpoints import check_space, find_checkpoint, run_bytes
 from trainers.progress import name_run
 from trainers.run_record import differences, read_record
-from trainers.sft import already_done, fit, starting_record, write_encoder
 from trainers.scale_out import unsplit_loading
+from trainers.sft import already_done, fit, starting_record, write_encoder
 from trainers.stages import apply_stage
 
 logger = logging.getLogger(__name__)
