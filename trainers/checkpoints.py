@@ -21,6 +21,26 @@ TRAINED_FILE = "trained.safetensors"
 STATE_FILE = "trainer_state.json"
 PARTIAL = ".partial"  # folder in output_dir for what is not whole: being written, or being removed
 NAMES_SHOWN = 3
+NO_EVALUATION = "a stage has no evaluation set, `spatialboost evaluate` compares encoders"
+REFUSED = {
+    "eval_strategy": ("steps", "epoch", NO_EVALUATION),
+    "save_strategy": ("best", NO_EVALUATION),
+    "load_best_model_at_end": ("True", NO_EVALUATION),
+    "save_only_model": ("True", "no run could go on from such a checkpoint"),
+    "enable_jit_checkpoint": ("True", "SIGTERM saves a checkpoint anyway"),
+}
+
+
+def check_checkpoint_settings(training: TrainingArguments) -> None:
+    """Refuse settings of transformers that this project's checkpoints cannot honour.
+
+    Raises:
+        ValueError: one is set.
+    """
+    for name, (*values, reason) in REFUSED.items():
+        value = getattr(training, name)
+        if str(getattr(value, "value", value)) in values:
+            raise ValueError(f"{name}={value!r}: {reason}: remove it.")
 
 
 def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from huggingface_hub.constants import HF_HOME
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
+from trainers.checkpoints import check_checkpoint_settings
 from trainers.progress import check_reporters
 from trainers.quantization import CHOICES, require_bitsandbytes
 from trainers.scale_out import accumulation_steps
@@ -37,7 +38,7 @@ class StageArguments:
         cache_features: stages 1 and 2: folder that keeps the frozen encoder's outputs, so that they are computed once;
             without a value, `spatialboost/features` in the Hub's cache folder.
         long_samples: what to do with rows that are longer than the language model's positions: refuse or drop.
-        force: train again where `output_dir` holds a finished run.
+        force: train again where `output_dir` holds a finished run, and start from a model that any stage trained.
     """
 
     stage: int = field(metadata={"help": "1 feature alignment, 2 visual instruction tuning, 3 encoder fine-tuning."})
@@ -86,7 +87,10 @@ class StageArguments:
         default="refuse",
         metadata={"help": "Rows longer than the language model's positions: refuse or drop. None is ever cut."},
     )
-    force: bool = field(default=False, metadata={"help": "Train again where output_dir holds a finished run."})
+    force: bool = field(
+        default=False,
+        metadata={"help": "Train again where output_dir holds a finished run; start from a model of any stage."},
+    )
 
     def __post_init__(self) -> None:
         """Check that the stage has what it starts from, and nothing that it would ignore."""
@@ -181,6 +185,9 @@ class TrainingConfig(SFTConfig):
     activation_checkpointing: bool = field(
         default=True, metadata={"help": "Recompute activations in the backward pass, to save memory."}
     )
+    logging_nan_inf_filter: bool = field(  # a loss that is no number stops the run, with the names of its rows
+        default=False, metadata={"help": "Leave NaN losses out of the logs (they stop the run all the same)."}
+    )
     report_to: list[str] = field(  # type: ignore[assignment]
         default_factory=lambda: ["trackio"],
         metadata={"help": "Where curves go: trackio (on this machine), tensorboard, wandb, several of them, or none."},
@@ -198,6 +205,7 @@ class TrainingConfig(SFTConfig):
             raise ValueError(
                 f"max_length={self.max_length} would cut image tokens off long conversations: leave it null."
             )
+        check_checkpoint_settings(self)
         if self.dataloader_num_workers == 0:  # a recipe's workers may be turned off alone
             self.dataloader_prefetch_factor, self.dataloader_persistent_workers = None, False
         if self.bf16 is None:  # type: ignore[has-type]

@@ -18,6 +18,7 @@ from trl import SFTTrainer
 from tests.trainers.conftest import FEATURES, common, row
 from tests.trainers.killed import at_call, losses, main, run_in_child
 from trainers.checkpoints import PARTIAL, checkpoint_bytes, last_checkpoint
+from trainers.config import TrainingConfig
 from trainers.models import provenance
 from trainers.resumable import ResumableTrainer
 from trainers.run_record import read_record
@@ -203,12 +204,19 @@ def test_space_is_checked_before_the_first_step(start, data, tmp_path, capfd, mo
 
 @pytest.mark.parametrize("optim, bytes_each", [("adamw_torch", 12), ("adamw_8bit", 6)])
 def test_size_of_a_checkpoint(tmp_path, optim, bytes_each):
-    from trainers.config import TrainingConfig
-
     model = nn.Linear(10, 10)
     model.bias.requires_grad_(False)
     training = TrainingConfig(output_dir=str(tmp_path), optim=optim, report_to="none")
     assert checkpoint_bytes(model, training) == 100 * bytes_each
+
+
+@pytest.mark.parametrize("setting", [
+    {"eval_strategy": "steps"}, {"save_strategy": "best"}, {"load_best_model_at_end": True}, {"save_only_model": True},
+    {"enable_jit_checkpoint": True},
+])  # fmt: skip
+def test_settings_that_checkpoints_cannot_honour(setting, tmp_path):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*: remove it"):
+        TrainingConfig(output_dir=str(tmp_path), report_to="none", **setting)
 
 
 @pytest.mark.parametrize("stage, before, message", [
