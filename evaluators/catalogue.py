@@ -12,6 +12,10 @@ CORTEXBENCH_TERMS = (
     "No scripted expert: demonstrations come from CortexBench (dl.fbaipublicfiles.com/eai-vc, CC-BY-NC, pickles) or a "
     "folder of .npz files."
 )
+TRIFINGER_TERMS = (
+    "CortexBench's trifinger-demos (dl.fbaipublicfiles.com/eai-vc/trifinger_demos.zip, CC-BY-NC); no simulator with "
+    "its controller is on PyPI, so actions on held-out demonstrations are measured."
+)
 
 
 class Task(NamedTuple):
@@ -54,6 +58,7 @@ TASKS = {
     "depth_linear": Task("depth", "depth, linear head", "depth"),
     "segmentation_linear": Task("segmentation", "segmentation, linear head", "segmentation"),
     "robot_success": Task("robots", "behaviour cloning, success", "robots.success", "robot"),
+    "robot_actions": Task("robots", "behaviour cloning, error of held-out actions", "robots.offline_actions"),
     "robot_return": Task("robots", "behaviour cloning, return", "robots.returns", "robot"),
 }
 
@@ -75,6 +80,8 @@ DATA_SETS = {
     "dmcontrol_reacher_easy": DataSet("DMControl reacher easy", ("robot_return",), CORTEXBENCH_TERMS),
     "dmcontrol_cheetah_run": DataSet("DMControl cheetah run", ("robot_return",), CORTEXBENCH_TERMS),
     "dmcontrol_finger_spin": DataSet("DMControl finger spin", ("robot_return",), CORTEXBENCH_TERMS),
+    "trifinger_reach_cube": DataSet("TriFinger reach cube", ("robot_actions",), TRIFINGER_TERMS),
+    "trifinger_move_cube": DataSet("TriFinger move cube", ("robot_actions",), TRIFINGER_TERMS),
 }
 
 

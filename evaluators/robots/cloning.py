@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluators.array_cache import cached_array
 from evaluators.contract import Result
 from evaluators.encoders import Encoder
 from evaluators.robots.demonstrations import Demonstrations, Recipe, load_demonstrations, package_versions
-from evaluators.robots.inputs import GREY_SIDE_PX, PolicyInput, control_inputs, encoder_input
+from evaluators.robots.inputs import GREY_SIDE_PX, PolicyInput, cached_items, control_inputs, encoder_input
 from evaluators.robots.policy import Examples, evaluated_epochs, history_indices, train_policy
 from evaluators.robots.protocol import MAX_SHORT_HORIZON_STEPS, CloningConfig, Protocol
 from evaluators.robots.recordings import read_recordings
@@ -74,9 +73,8 @@ def run_cloning(encoder: Encoder, config: CloningConfig, itemise: Itemise, aggre
     try:
         controls = {}
         for name, policy_input in control_inputs(encoder, resolution).items():
-            geometry = [encoder.patch_size_px, encoder.hidden_size, resolution] if name == "random_encoder" else []
-            key = json.dumps([name, settings, course.demonstrations.fingerprint, seeds[0], geometry])
-            items = _cached_items(config.cache_dir, key, partial(course.items, arena, policy_input, seeds[0], itemise))
+            key = [policy_input.control_key, settings, course.demonstrations.fingerprint, seeds[0]]
+            items = cached_items(config.cache_dir, key, partial(course.items, arena, policy_input, seeds[0], itemise))
             controls[name] = aggregate(items)
         policy_input = encoder_input(encoder, resolution)
         outcomes = [course.outcomes(arena, policy_input, seed, config.num_examples) for seed in seeds]
@@ -161,16 +159,6 @@ class _Course:
     def items(self, arena: Arena, policy_input: PolicyInput, seed: int, itemise: Itemise) -> np.ndarray:
         """Train and try one policy; return its items."""
         return itemise(self.outcomes(arena, policy_input, seed), self.task)
-
-
-def _cached_items(cache_dir: Path, key: str, measure: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the items of a control, measured once for both encoders."""
-
-    def make(file: Path) -> None:
-        with file.open("wb") as handle:
-            np.save(handle, measure())
-
-    return cached_array(cache_dir, f"robot control {key}", make).numpy()
 
 
 def _split(items: int, fingerprint: str) -> dict[str, Any]:

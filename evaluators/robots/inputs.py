@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,10 +15,27 @@ from tqdm import tqdm
 
 from evaluators.array_cache import cached_array
 from evaluators.encoders import Encoder
-from evaluators.robots.demonstrations import Demonstrations
 
 GREY_SIDE_PX = 16
 BATCH_SIZE = 32
+
+
+class Pictured(Protocol):
+    """N steps with a picture and a state each: `Demonstrations`, or whatever looks like them."""
+
+    @property
+    def states(self) -> np.ndarray:
+        """(N, S)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """The picture of a step."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +46,13 @@ class PolicyInput:
         of_pictures: B PIL images -> float32 (B, D); None where the picture is not looked at.
         sees_state: without pictures, whether the embedding is the whole state, or a constant.
         cache_key: stands for what `of_pictures` computes.
+        control_key: of a control, what its scores are kept under.
     """
 
     of_pictures: Callable[[list[Image.Image]], torch.Tensor] | None = None
     sees_state: bool = False
     cache_key: str = ""
+    control_key: str = ""
 
     def of_steps(self, pictures: list[Image.Image], states: np.ndarray) -> torch.Tensor:
         """Return float32 (B, D) for the pictures and states (B, S) of B steps."""
@@ -39,7 +60,7 @@ class PolicyInput:
             return self.of_pictures(pictures)
         return torch.from_numpy(states) if self.sees_state else torch.zeros(len(states), 1)
 
-    def of_demonstrations(self, demonstrations: Demonstrations, cache_dir: Path) -> torch.Tensor:
+    def of_demonstrations(self, demonstrations: Pictured, cache_dir: Path) -> torch.Tensor:
         """Return (N, D); pictures are embedded once and the result is kept in `cache_dir`."""
         if self.of_pictures is None:
             return self.of_steps([], demonstrations.states)
@@ -71,12 +92,25 @@ def control_inputs(encoder: Encoder, resolution: tuple[int, int]) -> dict[str, P
     `state` is an upper bound, `proprioception` sees no picture; `grey_pixels` and `random_encoder` tell how far a
     task can be solved without any learnt feature.
     """
+    # one random encoder serves base and boosted, which have the patches and the width in common
+    architecture = f"random {encoder.patch_size_px} {encoder.hidden_size} {resolution}"
+    random_encoder = encoder_input(randomised(encoder), resolution)
     return {
-        "state": PolicyInput(sees_state=True),
-        "proprioception": PolicyInput(),
-        "grey_pixels": PolicyInput(_grey_pixels, cache_key=f"grey {GREY_SIDE_PX}"),
-        "random_encoder": encoder_input(randomised(encoder), resolution),
+        "state": PolicyInput(sees_state=True, control_key="state"),
+        "proprioception": PolicyInput(control_key="proprioception"),
+        "grey_pixels": PolicyInput(_grey_pixels, cache_key=f"grey {GREY_SIDE_PX}", control_key="grey pixels"),
+        "random_encoder": dataclasses.replace(random_encoder, control_key=architecture),
     }
+
+
+def cached_items(cache_dir: Path, key: list[Any], measure: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the items of a control, measured once for both encoders."""
+
+    def make(file: Path) -> None:
+        with file.open("wb") as handle:
+            np.save(handle, measure())
+
+    return cached_array(cache_dir, f"robot control {json.dumps(key)}", make).numpy()
 
 
 def _grey_pixels(pictures: list[Image.Image]) -> torch.Tensor:
@@ -88,7 +122,7 @@ def _grey_pixels(pictures: list[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 255)
 
 
-def randomised(encoder: Encoder, seed: int = 0) -> Encoder:
+def randomised(encoder: Encoder, seed: int = 1000) -> Encoder:
     """Return the encoder's architecture with the weights it would have before any training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
