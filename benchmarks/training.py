@@ -93,14 +93,13 @@ def main(argv: list[str] | None = None) -> int:
         for views in sorted({case.views for case in cases}):
             if not (samples / f"{views}_views").exists():
                 save_samples(samples, views, 2 if arguments.smallest else NUM_SCENES)
-        rows = [
-            measure(case, samples, turns, arguments.seconds, device, about["matrix peak, TFLOP/s"])
-            for case in tqdm(cases, desc="pairs", disable=None)
-        ]
-    print(table(rows))
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.training", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
+        rows: list[dict[str, Any]] = []
+        for case in tqdm(cases, desc="pairs", disable=None):
+            rows.append(measure(case, samples, turns, arguments.seconds, device, about["matrix peak, TFLOP/s"]))
+            print(table(rows[-1:]), flush=True)
+            if arguments.output:  # after each row: a run may be cut off
+                command = " ".join(["python -m benchmarks.training", *(sys.argv[1:] if argv is None else argv)])
+                arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
     return 0
 
 

@@ -30,7 +30,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from trl import SFTTrainer
 
-from dataset_builders.build import main as build
 from experiments.tiny_models import save_tiny_language_model
 from modeling_spatialboost import (
     SpatialBoostForConditionalGeneration,
@@ -163,6 +162,8 @@ def language_config(case: Case, tokenizer: Any) -> Qwen2Config:
 
 def save_samples(folder: Path, views: int, num_scenes: int) -> None:
     """Conversations of 12 turns about synthetic rooms, as `spatialboost build` makes them."""
+    from dataset_builders.build import main as build  # needs the extra `data`, ready samples do not
+
     config = "single_view" if views == 1 else "multi_view"
     argv = ["--source", "synthetic", "--num-scenes", num_scenes, "--views", max(views, 2), "--configs", config]
     with contextlib.redirect_stdout(io.StringIO()):
