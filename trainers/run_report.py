@@ -10,6 +10,7 @@ import json
 import math
 import statistics
 import sys
+from datetime import timedelta
 from html import escape
 from pathlib import Path
 from string import Template
@@ -125,7 +126,7 @@ def facts(record: dict[str, Any]) -> dict[str, str]:
         "Peak learning rates": ", ".join(f"{k} {rate:g}" for k, rate in record.get("learning_rates", {}).items()),
         "Batch of a process": f"{batch} conversations, {accumulated} such batches in a step, {precision}",
         "Optimizer": f"{config['optim']}, {config['lr_scheduler_type']} schedule, seed {config['seed']}",
-        "Time": f"{record['seconds']:,.0f} s" if "seconds" in record else "",
+        "Time since the last start": str(timedelta(seconds=round(record["seconds"]))) if "seconds" in record else "",
         "Code": f"commit {record['git_commit'] or 'unknown'}",
         "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     }

@@ -274,7 +274,7 @@ def test_trackio_is_the_default_stays_on_this_machine_and_is_told_of(runs, data,
     del arguments[place : place + 2]
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", WITHOUT_NETWORK, "--stage", "3", "--model", str(runs[2]), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     assert 'trackio show --project "spatialboost"' in done.stderr
     assert "threads left: []" in done.stdout
@@ -300,3 +300,58 @@ def test_tensorboard_gets_every_figure(runs, data, tmp_path):
         "train/alpha/layer_01/max",
         "train/distance/layer_00",
     } <= tags
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+from accelerate import Accelerator
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from modeling_spatialboost import SpatialBoostModel
+from trainers.watching import Meters, channel_figures, second_channels
+
+torch.set_num_threads(1)
+accelerator = Accelerator(cpu=True)
+meters = Meters(torch.device("cpu"))
+meters.tokens += torch.tensor([30, 10]) * (1 + accelerator.process_index)
+meters.positions, meters.images, meters.samples, meters.seconds = 100, 3, 2, 2.0 + accelerator.process_index
+figures = meters.read(accelerator)
+assert abs(figures["speed/tokens_per_second"] - (30 + 60) / 3) < 1e-4, figures
+assert abs(figures["data/padding_share"] - (1 - 90 / 200)) < 1e-6, figures
+
+torch.manual_seed(0)
+model = SpatialBoostModel.from_encoder(sys.argv[1]).freeze_base_channel()
+channels = second_channels(model)
+with torch.no_grad():
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter))
+whole = channel_figures(channels)
+mesh = init_device_mesh("cpu", (2,))
+for attention in channels.values():
+    fully_shard(attention, mesh=mesh)
+assert channels[0].alpha_logit.to_local().numel() == channels[0].alpha_logit.numel() / 2
+sharded = channel_figures(channels)
+assert all(abs(sharded[name] - value) < 1e-5 * abs(value) for name, value in whole.items()), (sharded, whole)
+"""
+
+
+def test_two_processes_add_up_and_shards_of_fsdp2_are_measured_whole(encoder, tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, str(encoder)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_layers_that_are_flattened_are_not_watched_and_it_is_said(runs, data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("trainers.watching.is_deepspeed_zero3_enabled", lambda: True)
+    arguments = ["--stage", "3", "--model", str(runs[2])]
+    assert train([*arguments, *common(data, tmp_path / "run", max_steps=1)]) == 0
+    history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    (entry,) = [entry for entry in history if "loss" in entry]
+    assert "speed/tokens_per_second" in entry and not any(key.startswith("alpha/") for key in entry)
+    assert "ZeRO-3 and FSDP1 flatten the parameters" in caplog.text
+    assert "<section hidden>" in (tmp_path / "run" / "report.html").read_text()
