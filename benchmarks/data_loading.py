@@ -5,9 +5,9 @@ python -m benchmarks.data_loading --threads 1            # CPU: ViT-S; GPU: ViT-
 python -m benchmarks.data_loading --output loading.json  # the rows, hardware and versions too
 
 A sample is a conversation of 12 turns about one or four JPEGs of 640x480, from its Parquet file to the batch:
-decoding, resizing, chat template, tokens, marks of the answers. The loader is drained by itself; the step has its batches in
-memory. A device never waits where the loader gives more than the step takes; the share of a run that was spent waiting
-is in its own log (`data/waiting_share`). "alone" tells the parts of a sample, in this process.
+decoding, resizing, chat template, tokens, marks of the answers. The loader is drained by itself; the step has its
+batch in memory. A device never waits where the loader gives more than the step takes; the share of a run that was
+spent waiting is in its own log (`data/waiting_share`). Below the table are the parts of a sample, in CPU time.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def measure(
     save_models(folder, *model)
     save_rows(folder / "data", (batches + 2) * batch, views)
     taken = batch / step_seconds(make_trainer(folder, batch, 0, use_cpu), batches)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in workers:
         given = batch / loader_seconds(make_trainer(folder, batch, number, use_cpu), batches)
         rows.append({"views": views, "workers": number, "loader": given, "step": taken})
@@ -151,7 +151,7 @@ def step_seconds(trainer: StageTrainer, steps: int) -> float:
 
 
 def parts(trainer: StageTrainer, batch: int) -> dict[str, float]:
-    """Milliseconds that the parts of a sample take in this process (median of 5)."""
+    """Milliseconds of CPU time that the parts of a sample take in this process (median of 5)."""
     processor, dataset = trainer.processing_class, trainer.train_dataset
     numbers = list(range(batch))
     examples = dataset.__getitems__(numbers)
@@ -165,9 +165,9 @@ def parts(trainer: StageTrainer, batch: int) -> dict[str, float]:
     for name, step in steps.items():
         seconds = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.process_time()
             step()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         found[name] = 1e3 * statistics.median(seconds) / batch
     return found
 
@@ -181,7 +181,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if "parts_ms" in row:
             told = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in row["parts_ms"].items())
-            lines += ["", f"A sample of {row['views']} views alone, ms: {told}."]
+            lines += ["", f"A sample of {row['views']} views, CPU ms: {told}."]
     return "\n".join(lines)
 
 
