@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.encoder import environment
 from benchmarks.training import VARIANTS, make_batches, run
-from benchmarks.training_forms import Case, Form, make_parts, save_samples
+from benchmarks.training_forms import OURS, Case, Form, make_parts, save_samples
 from trainers.run_record import git_commit
 
 CPU_CASE, GPU_CASE, SMALLEST_CASE = (
@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         if not (samples / "1_views").exists():
             save_samples(samples, 1, 2)
         parts = make_parts(case, samples, device)
-        forms = {variant.ours: Form(parts, device, variant.ours) for variant in FORMS}
-        batch = make_batches(case, parts, forms[True])[0]
+        forms = {variant.form: Form(parts, device, variant.form) for variant in FORMS}
+        batch = make_batches(case, parts, forms[OURS])[0]
     steps = 1 if arguments.smallest else arguments.steps
     times = {}
     for variant in FORMS:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks.encoder import environment
 from benchmarks.training import Variant, run
-from benchmarks.training_forms import PATCH_PX, SIDE_PX, Case, Form, make_parts, save_samples
+from benchmarks.training_forms import OURS, PATCH_PX, SIDE_PX, Case, Form, make_parts, save_samples
 from trainers.run_record import git_commit
 
 CPU_CASE, GPU_CASE, SMALLEST_CASE = (
@@ -32,7 +32,7 @@ CPU_CASE, GPU_CASE, SMALLEST_CASE = (
 )
 SIZES = {"text tokens": (256, 512, 1024, 2048, 4096), "views": (1, 2, 4, 8), "batch": (1, 2, 4, 8)}
 FIXED = {"text tokens": 512, "views": 1, "batch": 1}
-RECIPE = Variant(ours=True, recomputes=True)
+RECIPE = Variant(OURS, recomputes=True)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         if not (samples / "1_views").exists():
             save_samples(samples, 1, 2)
         parts = make_parts(case, samples, "cuda" if on_gpu else "cpu")
-    form = Form(parts, "cuda" if on_gpu else "cpu", ours=True)
+    form = Form(parts, "cuda" if on_gpu else "cpu", OURS)
     rows = [measure(form, case, name, sizes[:count], turns) for name, sizes in tqdm(SIZES.items(), disable=None)]
     print(table(rows))
     if arguments.output:
@@ -79,7 +79,7 @@ def measure(form: Form, case: Case, name: str, sizes: tuple[int, ...], turns: in
     for turn in range(turns + 1):
         for taken, one, batch in zip(seconds, cases, batches):
             start = time.perf_counter()
-            run({True: form}, RECIPE, one, batch)
+            run({OURS: form}, RECIPE, one, batch)
             if turn > 0:  # the first chooses kernels
                 taken.append(time.perf_counter() - start)
     medians = [statistics.median(taken) for taken in seconds]

@@ -31,11 +31,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from benchmarks.encoder import environment
-from benchmarks.training_forms import Case, Form, Parts, make_parts, save_samples
+from benchmarks.training_forms import COMPILED, OURS, PLAIN, Case, Form, Parts, make_parts, save_samples
 from trainers.run_record import git_commit
 
 AIM_SPEED, AIM_MEMORY = 1.5, 0.6  # times the samples/s, times the peak memory of plain TRL
-SMALLEST = [Case("1.5B", 32, 14, 1, 2, 1)]
+SMALLEST = [Case("1.5B", 32, 14, 1, 2, 1), Case("7B", 64, 14, 1, 2, 1)]
 ON_CPU = [Case("1.5B", 8, 4, views, 4, 1) for views in (1, 4)] + [Case("7B", 16, 4, views, 4, 1) for views in (1, 4)]
 ON_GPU = [
     Case("1.5B", 1, 1, 1, 16, 4),
@@ -49,27 +49,29 @@ NUM_SCENES = 12
 class Variant(NamedTuple):
     """A form, and whether its activations are recomputed in the backward pass or kept."""
 
-    ours: bool
+    form: str
     recomputes: bool
 
     @property
     def name(self) -> str:
         """For a table."""
-        return f"{'ours' if self.ours else 'plain TRL'}, {'recomputed' if self.recomputes else 'kept'}"
+        return f"{self.form}, {'recomputed' if self.recomputes else 'kept'}"
 
 
-VARIANTS = [Variant(ours, recomputes) for recomputes in (True, False) for ours in (False, True)]
+VARIANTS = [Variant(form, recomputes) for recomputes in (True, False) for form in (PLAIN, OURS)]
+COMPILED_VARIANTS = [Variant(COMPILED, recomputes) for recomputes in (True, False)]
 BESIDE = VARIANTS[0]
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Arguments of the benchmark."""
     parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__.split("\n")[0])
-    parser.add_argument("--smallest", action="store_true", help="one tiny pair, 2 turns")
+    parser.add_argument("--smallest", action="store_true", help="tiny pairs, 2 turns")
     parser.add_argument("--turns", type=int, default=8, help="steps of each variant in each row")
     parser.add_argument("--seconds", type=float, default=120, help="at most, for the turns of a row (but 2 turns)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; as many as torch likes by default")
     parser.add_argument("--samples", type=Path, default=None, help="folder of samples; made here by default")
+    parser.add_argument("--compiled", action="store_true", help="also with the language model's layers compiled")
     parser.add_argument("--only", choices=("1.5B", "7B"), default=None, help="this language model alone")
     parser.add_argument("--output", type=Path, default=None, help="JSON file with rows, hardware and versions")
     return parser
@@ -85,7 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     cases = [case for case in cases if arguments.only in (None, case.language_model)]
     device = "cuda" if on_gpu else "cpu"
     about = environment(on_gpu) | {"trl": trl.__version__, "commit": git_commit()}
-    about["matrix peak, TFLOP/s"] = matrix_peak(device) / 1e12
+    peak = about["matrix peak, TFLOP/s"] = matrix_peak(device) / 1e12
+    variants = VARIANTS + COMPILED_VARIANTS * arguments.compiled
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     turns = 2 if arguments.smallest else arguments.turns
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
                 save_samples(samples, views, 2 if arguments.smallest else NUM_SCENES)
         rows: list[dict[str, Any]] = []
         for case in tqdm(cases, desc="pairs", disable=None):
-            rows.append(measure(case, samples, turns, arguments.seconds, device, about["matrix peak, TFLOP/s"]))
+            rows.append(measure(case, samples, turns, arguments.seconds, device, peak, variants))
             print(table(rows[-1:]), flush=True)
             if arguments.output:  # after each row: a run may be cut off
                 command = " ".join(["python -m benchmarks.training", *(sys.argv[1:] if argv is None else argv)])
@@ -103,18 +106,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(case: Case, samples: Path, turns: int, seconds: float, device: str, peak_tflops: float) -> dict[str, Any]:
+def measure(
+    case: Case,
+    samples: Path,
+    turns: int,
+    seconds: float,
+    device: str,
+    peak_tflops: float,
+    variants: list[Variant] = VARIANTS,
+) -> dict[str, Any]:
     """One row: samples/s and peak memory of each variant, and the share of the matrix peak that is reached."""
     parts = make_parts(case, samples, device)
-    forms = {ours: Form(parts, device, ours) for ours in (False, True)}
-    batches = make_batches(case, parts, forms[True])
-    variants, losses = list(VARIANTS), {}
-    for variant in VARIANTS:  # the first steps choose kernels and make the optimizer's state
+    forms = {name: Form(parts, device, name) for name in dict.fromkeys(variant.form for variant in variants)}
+    batches = make_batches(case, parts, forms[OURS])
+    asked, variants, losses = variants, list(variants), {}
+    for variant in asked:  # the first steps choose kernels and make the optimizer's state
         try:
             run(forms, variant, case, batches[0])
             losses[variant.name] = run(forms, variant, case, batches[0])
         except torch.OutOfMemoryError:
             variants.remove(variant)
+            forms[variant.form].optimizer.zero_grad()
         clear()
     taken: dict[str, list[float]] = {variant.name: [] for variant in variants}
     start = time.perf_counter()
@@ -126,7 +138,7 @@ def measure(case: Case, samples: Path, turns: int, seconds: float, device: str, 
             run(forms, variant, case, batches[turn % len(batches)])
             taken[variant.name].append(time.perf_counter() - begun)
     batch = batches[0]
-    flops = needed_flops(forms[True], batch, case)
+    flops = needed_flops(forms[OURS], batch, case)
     if device == "cuda":
         peaks = {variant.name: peak_on_gpu(forms, variant, case, batch) for variant in variants}
     else:
@@ -153,6 +165,7 @@ def measure(case: Case, samples: Path, turns: int, seconds: float, device: str, 
         "tflop_per_step": flops / 1e12,
         "mfu": {name: flops / median / 1e12 / peak_tflops for name, median in medians.items()},
         "losses": losses,
+        "out_of_memory": [variant.name for variant in asked if variant not in variants],
     }
     del forms, parts
     clear()
@@ -169,9 +182,9 @@ def make_batches(case: Case, parts: Parts, form: Form) -> list[dict[str, torch.T
     return [form.collate(batch) for batch in rows]
 
 
-def run(forms: dict[bool, Form], variant: Variant, case: Case, batch: dict[str, torch.Tensor]) -> float:
+def run(forms: dict[str, Form], variant: Variant, case: Case, batch: dict[str, torch.Tensor]) -> float:
     """One step of a variant; its loss, whose reading waits for a GPU."""
-    form = forms[variant.ours]
+    form = forms[variant.form]
     form.checkpointing(variant.recomputes)
     loss = form.step(batch, case.batch if variant.recomputes else case.micro_batch, case.views)
     if torch.cuda.is_available():
@@ -208,13 +221,13 @@ def matrix_peak(device: str, turns: int = 10) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def peak_on_gpu(forms: dict[bool, Form], variant: Variant, case: Case, batch: dict[str, torch.Tensor]) -> float:
+def peak_on_gpu(forms: dict[str, Form], variant: Variant, case: Case, batch: dict[str, torch.Tensor]) -> float:
     """MiB of a form's weights, its optimizer and a step; the other form's own weights do not count."""
     clear()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     run(forms, variant, case, batch)
-    return (torch.cuda.max_memory_allocated() - before + forms[variant.ours].resident_bytes()) / 2**20
+    return (torch.cuda.max_memory_allocated() - before + forms[variant.form].resident_bytes()) / 2**20
 
 
 def in_own_process(function: Any, *arguments: Any) -> Any:
@@ -227,8 +240,8 @@ def peak_on_cpu(case: Case, samples: Path, variant: Variant) -> float:
     """MiB of resident memory that a form takes in this new process beyond what the imports took."""
     before = resident_mib("VmRSS")
     parts = make_parts(case, samples, "cpu")
-    forms = {variant.ours: Form(parts, "cpu", variant.ours)}
-    batch = make_batches(case, parts, forms[variant.ours])[0]
+    forms = {variant.form: Form(parts, "cpu", variant.form)}
+    batch = make_batches(case, parts, forms[variant.form])[0]
     for _ in range(2):
         run(forms, variant, case, batch)
     return resident_mib("VmHWM") - before
@@ -255,7 +268,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|" + "---|" * 10,
     ]
     for row in rows:
-        for variant in VARIANTS:
+        for variant in VARIANTS + COMPILED_VARIANTS:
+            if variant.name not in [*row["seconds"], *row["out_of_memory"]]:
+                continue
             start = f"| {row['pair']} | {row['views']} | {row['tokens']['longest']} | {variant.name} "
             name = variant.name
             if name not in row["seconds"]:

@@ -41,6 +41,7 @@ from trainers.config import TrainingConfig
 from trainers.stages import STAGES, apply_stage
 from trainers.trainer import StageTrainer
 
+PLAIN, OURS, COMPILED = "plain TRL", "ours", "ours compiled"
 SIDE_PX, PATCH_PX = 224, 14
 QWEN2 = {  # width, MLP width, layers, heads, key/value heads, vocabulary
     "1.5B": (1536, 8960, 28, 12, 2, 151936),
@@ -224,8 +225,15 @@ def our_model(parts: Parts) -> SpatialBoostForConditionalGeneration:
 class Form:
     """A trainer and its step."""
 
-    def __init__(self, parts: Parts, device: str, ours: bool) -> None:
-        """Build the model, freeze as stage 3 does, build the trainer and its optimizer."""
+    def __init__(self, parts: Parts, device: str, name: str) -> None:
+        """Build the model, freeze as stage 3 does, build the trainer and its optimizer.
+
+        Args:
+            parts: what the forms share.
+            device: "cuda" or "cpu".
+            name: `PLAIN`, `OURS` or `COMPILED`: ours with each layer of the language model compiled.
+        """
+        ours = name != PLAIN
         torch.manual_seed(0)  # of the projector
         model: PreTrainedModel = our_model(parts)
         model = model if ours else plain_model(parts, model.model.multi_modal_projector)
@@ -243,6 +251,9 @@ class Form:
         self.trainer = (
             StageTrainer(STAGES[3], model=model, **settings) if ours else PlainTrainer(model=model, **settings)
         )
+        if name == COMPILED:
+            for layer in model.model.language_model.layers:
+                layer.compile(dynamic=True)
         self.model = model
         self.collate = self.trainer.data_collator
         self.wrapped, self.optimizer = self.trainer.accelerator.prepare(model, self.trainer.create_optimizer())

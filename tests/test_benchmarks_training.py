@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import loading, profile_step, scaling, training
-from benchmarks.training_forms import Form, make_parts, save_samples
+from benchmarks.training_forms import OURS, PLAIN, Form, make_parts, save_samples
 
 ROOT = Path(__file__).parent.parent
 CASE = training.SMALLEST[0]
@@ -26,13 +26,13 @@ def samples(tmp_path_factory):
 def pair(samples):
     """Parts, both forms by whether they are ours, and a batch whose rows are of different lengths."""
     parts = make_parts(CASE, samples, "cpu")
-    forms = {ours: Form(parts, "cpu", ours) for ours in (False, True)}
-    return parts, forms, training.make_batches(CASE, parts, forms[True])[0]
+    forms = {name: Form(parts, "cpu", name) for name in (PLAIN, OURS)}
+    return parts, forms, training.make_batches(CASE, parts, forms[OURS])[0]
 
 
 def test_both_forms_share_the_language_model_and_train_the_same(pair):
     parts, forms, batch = pair
-    plain, ours = (forms[key].model for key in (False, True))
+    plain, ours = (forms[key].model for key in (PLAIN, OURS))
     assert plain.lm_head.weight is ours.lm_head.weight is parts.language_model.lm_head.weight
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad) for model in (plain, ours)]
     assert counts[0] == counts[1] > 0
@@ -51,8 +51,8 @@ def test_losses_and_updates_are_the_same_however_the_step_is_computed(samples):
     parts = make_parts(CASE, samples, "cpu")
     losses = []
     for variant in training.VARIANTS:
-        forms = {variant.ours: Form(parts, "cpu", variant.ours)}
-        batch = training.make_batches(CASE, parts, forms[variant.ours])[0]
+        forms = {variant.form: Form(parts, "cpu", variant.form)}
+        batch = training.make_batches(CASE, parts, forms[variant.form])[0]
         losses.append([training.run(forms, variant, CASE, batch) for _ in range(2)])
     assert losses[0][0] > losses[0][1]
     for other in losses[1:]:
@@ -62,7 +62,7 @@ def test_losses_and_updates_are_the_same_however_the_step_is_computed(samples):
 def test_training_fills_every_column(samples, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "in_own_process", lambda function, *arguments: function(*arguments))
     output = tmp_path / "training.json"
-    assert training.main(["--smallest", "--samples", str(samples), "--output", str(output)]) == 0
+    assert training.main(["--smallest", "--only", "1.5B", "--samples", str(samples), "--output", str(output)]) == 0
     content = json.loads(output.read_text())
     (row,) = content["rows"]
     names = [variant.name for variant in training.VARIANTS]
