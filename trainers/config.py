@@ -11,7 +11,7 @@ from trl import SFTConfig
 from trainers.checkpoints import check_checkpoint_settings
 from trainers.progress import check_reporters
 from trainers.quantization import CHOICES, require_bitsandbytes
-from trainers.scale_out import accumulation_steps
+from trainers.scale_out import accumulation_steps, check_launch
 from trainers.stages import ENCODER_TUNINGS, ParameterGroup, Stage, get_stage
 
 FEATURES_FOLDER = os.path.join(HF_HOME, "spatialboost", "features")
@@ -212,6 +212,7 @@ class TrainingConfig(SFTConfig):
             self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
         if "8bit" in str(self.optim):
             require_bitsandbytes(f"optim={str(self.optim)!r}")
+        check_launch(str(self.optim))
         given = self.gradient_accumulation_steps
         self.gradient_accumulation_steps = given or 1
         super().__post_init__()  # which finds out how many processes there are

@@ -7,7 +7,7 @@ from torch import nn
 
 from trainers.config import TrainingConfig
 from trainers.resumable import ResumableTrainer
-from trainers.scale_out import settle_splitting
+from trainers.scale_out import settle_processes
 from trainers.stages import Stage
 from trainers.watching import WatchedTrainer
 
@@ -23,7 +23,7 @@ class GroupedRatesTrainer(ResumableTrainer, WatchedTrainer):
         self.learning_rates = {group.name: args.learning_rate_of(group) for group in stage.groups}
         args.learning_rate = self.learning_rates[stage.groups[0].name]  # transformers wants one for its optimizer
         super().__init__(args=args, **kwargs)
-        settle_splitting(self)
+        settle_processes(self)
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Optimizer groups of the trainable parameters: `name`, `params`, `lr`, `weight_decay`.

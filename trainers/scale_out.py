@@ -15,6 +15,9 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.integrations import deepspeed as deepspeed_integration
 
+from modeling_spatialboost import SpatialBoostForConditionalGeneration
+from modeling_spatialboost.modeling_spatialboost_vlm import SpatialBoostVLMModel
+
 
 def accumulation_steps(per_device: int, num_processes: int, total: int | None, given: int | None) -> int:
     """Batches that each process adds up before an optimizer step.
@@ -82,14 +85,34 @@ def unsplit_loading() -> Iterator[None]:
         deepspeed_integration._hf_deepspeed_config_weak_ref = reference
 
 
-def settle_splitting(trainer: Trainer) -> None:
-    """Correct how accelerate would split the model and what it would compute in; nothing is done under DDP."""
+def settle_processes(trainer: Trainer) -> None:
+    """Correct what accelerate would do with the model on several processes; call it before training."""
+    model, arguments = trainer.model, trainer.args
+    if arguments.world_size > 1 and isinstance(model, SpatialBoostForConditionalGeneration):
+        model.model.register_forward_pre_hook(_use_projector, with_kwargs=True)
+        if arguments.ddp_find_unused_parameters is None:  # layers above the one that is read are never used
+            trainer.accelerator.ddp_handler.find_unused_parameters = model.config.vision_feature_layer != -1
     if trainer.is_fsdp_enabled:
-        _settle_fsdp(trainer.accelerator.state.fsdp_plugin, trainer.model)
-    elif trainer.is_deepspeed_enabled and trainer.args.bf16:
+        _settle_fsdp(trainer.accelerator.state.fsdp_plugin, model)
+    elif trainer.is_deepspeed_enabled and arguments.bf16:
         # By itself DeepSpeed rounds all weights to bf16, the frozen encoder's too. Autocast keeps them as they are.
         config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
         config |= {"bf16": {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+
+
+def _use_projector(model: SpatialBoostVLMModel, inputs: Any, named: dict[str, Any]) -> Any:
+    """Let the projector take part, with weight zero, in a batch without images.
+
+    Processes wait for each other's gradients: what trains must have one in each of them.
+    """
+    projector = model.multi_modal_projector
+    has_images = named.get("pixel_values") is not None or named.get("vision_features") is not None
+    if has_images or not model.training or not projector.linear_1.weight.requires_grad:
+        return None
+    embeddings = model.get_input_embeddings()(named["input_ids"])  # (B, L, text hidden size)
+    blank = embeddings.new_zeros(1, projector.shuffle**2, model.config.vision_config.hidden_size)
+    nothing = 0 * projector(blank).sum().to(embeddings.dtype)
+    return inputs, named | {"input_ids": None, "inputs_embeds": embeddings + nothing}
 
 
 def _settle_fsdp(plugin: Any, model: nn.Module) -> None:
@@ -135,7 +158,6 @@ def make_whole(trainer: Trainer) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.__class__ = type(module).__mro__[2]  # its own class, under which it is saved
-    model._forward_pre_hooks.clear()
 
 
 def _gather(parameter: nn.Parameter, keep: bool) -> torch.Tensor:
