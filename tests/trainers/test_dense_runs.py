@@ -130,6 +130,15 @@ def test_checkpoints_hold_what_changes_and_no_frozen_weight(baselines):
     )
 
 
+def test_the_teacher_follows_during_a_run(baselines):
+    early, late = (
+        load_file(baselines["own"] / f"checkpoint-{step}" / "trained.safetensors") for step in (HALF, STEPS)
+    )
+    moved = [name for name in late if name.startswith("teacher_") and not torch.equal(early[name], late[name])]
+    assert any("attn_plus" in name for name in moved) and any("decoder" in name for name in moved)
+    assert not any(torch.equal(late[name], late[name.removeprefix("teacher_")]) for name in moved)
+
+
 def test_activation_checkpointing_changes_no_loss(baselines, encoder, rooms, tmp_path, monkeypatch):
     make_small(monkeypatch)
     settings = {"activation_checkpointing": "true", "save_strategy": "no", "max_steps": 1, "warmup_steps": 0}

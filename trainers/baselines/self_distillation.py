@@ -43,9 +43,8 @@ class ProjectionHead(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(..., C) -> (..., K) cosine similarities, float32."""
-        return functional.linear(
-            functional.normalize(self.layers(tokens).float(), dim=-1), functional.normalize(self.prototypes, dim=-1)
-        )
+        directions = functional.normalize(self.layers(tokens).float(), dim=-1)
+        return functional.linear(directions, functional.normalize(self.prototypes, dim=-1)).float()
 
 
 class SelfDistillation(nn.Module):
