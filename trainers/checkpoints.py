@@ -114,7 +114,7 @@ def is_whole(checkpoint: str | Path) -> bool:
     names = {path.name for path in Path(checkpoint).iterdir()} if Path(checkpoint).is_dir() else set()
     # FSDP and DeepSpeed keep optimizer and weights in files and folders of their own
     sharded = any(name.startswith(("pytorch_model", "optimizer_", "global_step")) for name in names)
-    return {STATE_FILE, "scheduler.pt"} <= names and (sharded or {TRAINED_FILE, "optimizer.pt"} <= names)
+    return STATE_FILE in names and (sharded or {TRAINED_FILE, "optimizer.pt", "scheduler.pt"} <= names)
 
 
 def partial_folder(output_dir: str | Path) -> Path:
