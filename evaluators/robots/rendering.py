@@ -1,5 +1,7 @@
 """One off-screen camera for all simulations of a kind, with the flags that are part of the protocol."""
 
+import importlib
+import importlib.util
 import os
 from typing import Any
 
@@ -17,6 +19,8 @@ def choose_backend() -> None:
     """Let MuJoCo render without a display; a choice in MUJOCO_GL stands. Comes before MuJoCo's first import."""
     os.environ.setdefault("MUJOCO_GL", "egl")
     os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
+    if importlib.util.find_spec("triton"):  # loaded after Mesa's LLVM, its own LLVM ends in a segmentation fault
+        importlib.import_module("triton")
 
 
 class Camera:
@@ -43,7 +47,8 @@ class Camera:
         model.vis.quality.offsamples = RENDER_FLAGS["antialiasing_samples"]
         model.vis.global_.offwidth = model.vis.global_.offheight = size_px
         try:
-            self._window = mujoco.GLContext(size_px, size_px)
+            # by name: mujoco.GLContext is what MUJOCO_GL was when somebody first imported MuJoCo
+            self._window = importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext(size_px, size_px)
             self._window.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except (ImportError, AttributeError, RuntimeError, mujoco.FatalError) as error:

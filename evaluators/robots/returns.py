@@ -44,7 +44,7 @@ def items_of(outcomes: list[Outcome], task: RobotTask) -> np.ndarray:
 def aggregate(items: np.ndarray) -> dict[str, float]:
     """Return the share of the largest possible return, per cent: CortexBench's return / 10 for 1,000 steps."""
     returns = 100 * items.mean(0)  # (evaluations,)
-    return {"return_last": returns[-1], "return_best": returns.max()}
+    return {"return_last": float(returns[-1]), "return_best": float(returns.max())}
 
 
 def draw(file: Path, base: Result, boosted: Result) -> None:

@@ -166,13 +166,20 @@ class _Adroit(Simulator):
         return self._observation.astype(np.float32)
 
     def restore(self, recorded: dict[str, np.ndarray]) -> None:
+        import mujoco
+
         wanted = self._environment._state_space.spaces
         if absent := [key for key in wanted if key not in recorded]:
             raise ValueError(f"lacks {', '.join(absent)}, without which {self._environment.spec.id} cannot be shown")
-        self._environment.set_env_state(
+        environment = self._environment
+        environment.set_env_state(
             {key: np.asarray(recorded[key], space.dtype).reshape(space.shape) for key, space in wanted.items()}
         )
-        self._observation = self._environment._get_obs()
+        if "obj_pos" in wanted:  # taken for where the ball began, which counts what it has moved since twice
+            moved = recorded["obj_pos"] - environment.data.xpos[environment.obj_body_id]
+            environment.model.body_pos[environment.obj_body_id] += moved
+            mujoco.mj_forward(environment.model, environment.data)
+        self._observation = environment._get_obs()
 
 
 class _DMControl(Simulator):

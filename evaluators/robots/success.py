@@ -53,7 +53,11 @@ def items_of(outcomes: list[Outcome], task: RobotTask) -> np.ndarray:
 def aggregate(items: np.ndarray) -> dict[str, float]:
     """Return rates, per cent, of the last evaluation and of the best one."""
     success, any_step = np.split(100 * items.mean(0), 2)  # (evaluations,) each
-    return {"success_last": success[-1], "success_any": any_step[-1], "success_best": success.max()}
+    return {
+        "success_last": float(success[-1]),
+        "success_any": float(any_step[-1]),
+        "success_best": float(success.max()),
+    }
 
 
 def draw(file: Path, base: Result, boosted: Result) -> None:
