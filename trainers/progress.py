@@ -3,15 +3,19 @@
 import importlib.util
 import logging
 import math
+import os
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import huggingface_hub
+from huggingface_hub.errors import LocalTokenNotFoundError
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations import TrackioCallback, get_reporting_integration_callbacks
 
 logger = logging.getLogger(__name__)
 LINES_APART_S = 5.0
@@ -57,6 +61,22 @@ class ProgressLines(TrainerCallback):
         logger.info(f"step {state.global_step}/{state.max_steps}: {text}{left}")
 
 
+class LocalTrackio(TrackioCallback):
+    """transformers' callback, without a question to the Hub where the curves stay on this machine.
+
+    By itself trackio asks who is logged in, where a token is stored: behind a firewall that drops packets, that took
+    137 s.
+    """
+
+    def setup(self, args: Any, state: Any, model: Any, **kwargs: Any) -> None:
+        """Open the run."""
+        if args.trackio_space_id or os.environ.get("TRACKIO_SPACE_ID"):
+            super().setup(args, state, model, **kwargs)
+            return
+        with patch.object(huggingface_hub, "whoami", side_effect=LocalTokenNotFoundError("not asked for")):
+            super().setup(args, state, model, **kwargs)
+
+
 def figures_text(logs: dict[str, Any]) -> str:
     """The few figures that a line has room for; "" for logs of another kind."""
     parts = [f"{name} {logs[name]:.4f}" for name in ("loss", "eval_loss") if name in logs]
@@ -72,7 +92,9 @@ def figures_text(logs: dict[str, Any]) -> str:
 
 
 def show_progress(trainer: Trainer) -> None:
-    """Put the bar or the lines in the place of transformers', which print every figure of every layer."""
+    """Put ours in the place of transformers' bar, which prints every figure of every layer, and of its trackio."""
+    if trainer.pop_callback(TrackioCallback):
+        trainer.add_callback(LocalTrackio)
     replaced = [trainer.pop_callback(callback) for callback in (ProgressCallback, PrinterCallback)]
     if any(replaced):  # a notebook has a table of its own
         on_terminal = sys.stderr.isatty() and not trainer.args.disable_tqdm
