@@ -2,7 +2,9 @@
 
 import importlib
 import logging
+import os
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -33,6 +35,7 @@ EXTRAS = {
     "bitsandbytes": "quantization",
     "timm": "timm",
 }
+SECONDS_BEHIND_THE_FIRST = 5
 ROOT = Path(__file__).resolve().parent
 PACKAGES = {ROOT / target.split(".")[0] for target, _ in VERBS.values()} | {ROOT / "modeling_spatialboost"}
 
@@ -75,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         sentence = users_mistake(error)
         if sentence is None:
             raise
+        if int(os.environ.get("RANK", "0")) > 0:  # one of many processes: the launcher ends it once the first has told
+            time.sleep(SECONDS_BEHIND_THE_FIRST)
         print(f"spatialboost {verb}: error: {sentence}", file=sys.stderr)
         return 2
 

@@ -181,7 +181,8 @@ def _compute(
         return
     cache.reserve(len(missing) * bytes_per_image)
     model.vision_tower.to(training.device)
-    progress = tqdm(total=sum(map(len, chunks)), desc="Caching features", unit="image", disable=training.disable_tqdm)
+    quiet = training.disable_tqdm or training.process_index > 0
+    progress = tqdm(total=sum(map(len, chunks)), desc="Caching features", unit="image", disable=quiet)
     for chunk in filter(None, chunks):
         features = []
         wanted = [places[number] for number in chunk]

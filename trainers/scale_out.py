@@ -3,20 +3,31 @@
 DDP needs nothing. FSDP2 and DeepSpeed split the weights: here is how the model is split, and how it becomes whole.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import datasets
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.integrations import deepspeed as deepspeed_integration
+from transformers.utils import logging as transformers_logging
 
 from modeling_spatialboost import SpatialBoostForConditionalGeneration
 from modeling_spatialboost.modeling_spatialboost_vlm import SpatialBoostVLMModel
+
+
+def speak_once() -> None:
+    """Let the first process alone tell how the run goes; `torchrun` and `accelerate launch` number the processes."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        logging.getLogger("trainers").setLevel(logging.ERROR)
+        transformers_logging.disable_progress_bar()
+        datasets.disable_progress_bars()
 
 
 def accumulation_steps(per_device: int, num_processes: int, total: int | None, given: int | None) -> int:
@@ -90,8 +101,8 @@ def settle_processes(trainer: Trainer) -> None:
     model, arguments = trainer.model, trainer.args
     if arguments.world_size > 1 and isinstance(model, SpatialBoostForConditionalGeneration):
         model.model.register_forward_pre_hook(_use_projector, with_kwargs=True)
-        if arguments.ddp_find_unused_parameters is None:  # layers above the one that is read are never used
-            trainer.accelerator.ddp_handler.find_unused_parameters = model.config.vision_feature_layer != -1
+        # TRL has DDP look for unused parameters at each step; there are none but above a layer that is read in between
+        trainer.accelerator.ddp_handler.find_unused_parameters = model.config.vision_feature_layer != -1
     if trainer.is_fsdp_enabled:
         _settle_fsdp(trainer.accelerator.state.fsdp_plugin, model)
     elif trainer.is_deepspeed_enabled and arguments.bf16:

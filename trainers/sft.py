@@ -60,7 +60,7 @@ from trainers.run_record import (
     write_record,
 )
 from trainers.run_report import write_report
-from trainers.scale_out import make_whole
+from trainers.scale_out import make_whole, speak_once
 from trainers.stages import ParameterCounts, apply_stage
 from trainers.starting_point import check_starting_point
 from trainers.trainer import StageTrainer
@@ -101,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("trainers").setLevel(logging.INFO)
+    speak_once()
     parser, prepare_run, train_run = make_parser, prepare, train
     if objective_of(argv) != "language":
         from trainers.baselines import run as baseline
