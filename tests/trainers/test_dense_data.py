@@ -50,6 +50,16 @@ def test_maps_belong_to_their_image(rooms, views):
             assert len(np.unique(view.classes[mask])) == 1, one["name"]
 
 
+def test_masks_of_several_views_lie_in_their_own_view(rooms, views):
+    first = len(load_dataset(str(rooms), "single_view", split="train"))
+    numbers = set()
+    for index in range(first, len(views.dataset)):
+        for number, view in enumerate(views.dataset[index]["views"]):
+            assert all(len(np.unique(view.classes[mask])) == 1 for mask in view.masks)
+            numbers |= {number} if view.masks else set()
+    assert numbers == {0, 1}
+
+
 def test_the_configuration_dense_serves_by_itself(rooms):
     data = load_view_data([f"{rooms}:dense"], ("depth", "cameras"))
     (view,) = data.dataset[0]["views"]

@@ -152,6 +152,17 @@ def test_mask_losses_by_hand():
     assert dice_loss(unsure, truth).item() == pytest.approx(1 - (2 * 0.5 + 1) / (1 + 1 + 1))
 
 
+def test_the_best_of_three_masks_is_trained(monkeypatch):
+    decoder = MaskDecoder(C, SIZE, GRID)
+    masks = torch.zeros(1, 16, 16, dtype=torch.bool)
+    masks[:, :8] = True
+    right = torch.where(masks, 20.0, -20.0)
+    answers = torch.stack([-right, right, -right], 1), torch.tensor([[0.5, 0.9, 0.5]])  # logits and promised IoU
+    monkeypatch.setattr(decoder, "predict", lambda features, points: answers)
+    loss = decoder(torch.randn(2, C, GRID, GRID), TWO_VIEWS, masks, torch.tensor([0]))
+    assert loss.item() == pytest.approx((0.9 - 1) ** 2, abs=1e-5)
+
+
 def test_masks_that_vanish_at_the_decoder_size_are_left_out():
     small = np.zeros((64, 64), bool)
     small[0, 0] = True

@@ -128,6 +128,13 @@ def test_one_size_encoders_get_local_crops_of_that_size():
     assert sizes == {"dinov2": (16, 16), "pe_core": (SIZE, SIZE)}
 
 
+def test_no_crop_is_compared_with_itself(monkeypatch):
+    compared = []
+    monkeypatch.setattr(self_distillation, "divergence", lambda *pair: compared.append(pair) or divergence(*pair))
+    student("dinov2")(IMAGES, COUNTS)
+    assert len(compared) == 2 * (2 + 2) - 2 + 1  # two truths, two whole and two small crops; hidden patches
+
+
 def test_the_centre_follows_the_teacher():
     model = student("dinov2")
     model(IMAGES, COUNTS)
