@@ -35,7 +35,7 @@ EXTRAS = {
     "bitsandbytes": "quantization",
     "timm": "timm",
 }
-SECONDS_BEHIND_THE_FIRST = 5
+SECONDS_BEHIND_THE_FIRST = 30
 ROOT = Path(__file__).resolve().parent
 PACKAGES = {ROOT / target.split(".")[0] for target, _ in VERBS.values()} | {ROOT / "modeling_spatialboost"}
 
