@@ -19,7 +19,7 @@ class Protocol:
         epochs: of training.
         evaluate_every: epochs from one evaluation to the next; the last epoch always ends with one.
         horizon_steps: length of a rollout; None: twice the mean demonstration, MAX_SHORT_HORIZON_STEPS at most.
-        steps_after_success: how long a scripted expert goes on.
+        steps_after_success: how long a scripted expert goes on, so that the policy learns to stay at its goal.
         image_size_px: side of the pictures.
     """
 
@@ -28,14 +28,14 @@ class Protocol:
     epochs: int = 100
     evaluate_every: int = 5
     horizon_steps: int | None = None
-    steps_after_success: int = 10
+    steps_after_success: int = 50
     image_size_px: int = 256
 
 
 def preset_protocol(preset: str, task: RobotTask) -> Protocol:
     """CortexBench's protocol, or a small one that two CPU cores finish in minutes with a tiny encoder."""
     if preset == "cpu":
-        return Protocol(demonstrations=10, rollouts=10, epochs=100, evaluate_every=50, image_size_px=128)
+        return Protocol(10, 10, evaluate_every=50, steps_after_success=50, image_size_px=128)
     return Protocol(
         task.demonstrations, task.rollouts, horizon_steps=task.horizon_steps, steps_after_success=task.horizon_steps
     )
