@@ -1,6 +1,7 @@
 """What trains in the encoder besides the second channel (full, LoRA, frozen), and LoRA on the language model."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,8 +24,10 @@ from trainers.low_rank import (
 )
 from trainers.models import load_model
 from trainers.run_record import read_record
+from trainers.sft import make_parser
 from trainers.stages import ENCODER_TUNINGS, STAGE_2_LORA, apply_stage
 
+RECIPES = Path(__file__).parents[2] / "trainers" / "recipes"
 TUNINGS = {"full": [], "lora": ["--lora_rank", "2"], "lora_matched": [], "frozen": []}
 
 
@@ -186,6 +189,32 @@ def test_features_may_be_cached_where_the_encoder_is_frozen(runs, data, tuned, t
     assert main([*command, *common(data, tmp_path / "out", cache_features=tmp_path / "features")]) == 0
     cached, plain = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", tuned["frozen"]))
     assert all(torch.allclose(cached[name], plain[name], atol=1e-6) for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("baselines/full", {"encoder_tuning": "full"}),
+        ("baselines/lora", {"encoder_tuning": "lora", "lora_rank": 16}),
+        ("baselines/lora_matched", {"encoder_tuning": "lora_matched"}),
+        ("baselines/frozen", {"encoder_tuning": "frozen"}),
+        ("stage2_qlora", {"lora_rank": 64, "quantize_language_model": "4bit"}),
+        ("stage3_4bit", {"quantize_language_model": "4bit"}),
+    ],
+)
+def test_recipes_are_those_of_the_stage_but_for_what_they_are_named_after(recipe, settings):
+    stage = f"stage{2 if 'qlora' in recipe else 3}"
+    (ours, training), (plain, usual) = (
+        make_parser().parse_args_and_config(["--config", str(RECIPES / f"{name}.yaml"), "--use_cpu"])
+        for name in (recipe, stage)
+    )
+    for key, value in settings.items():
+        assert getattr(ours, key) == value
+    assert ours.datasets == plain.datasets and ours.model == plain.model
+    for key in ("total_batch_size", "num_train_epochs", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed"):
+        assert getattr(training, key) == getattr(usual, key)
+    rates = {group.name: training.learning_rate_of(group) for group in ours.row.groups}
+    assert rates == {group.name: group.learning_rate for group in ours.row.groups}
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_quantised_weights_take_what_is_computed(tmp_path, choice):
     settings = quantization_config(choice, torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=settings, dtype=torch.bfloat16)
     found = wanted = 0.0
-    for name, module in model.named_modules():
+    for module in model.modules():
         if type(module).__name__ in ("Linear4bit", "Linear8bitLt"):
             numbers = module.in_features * module.out_features
             tensors = [module.weight]
