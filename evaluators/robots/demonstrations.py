@@ -82,7 +82,8 @@ def load_demonstrations(task: RobotTask, recipe: Recipe, cache_dir: Path) -> Dem
         partial.mkdir(parents=True)
         try:
             _write(_episodes(task, recipe), recipe.count, partial)
-            partial.rename(folder)  # an interrupted run leaves nothing that looks finished
+            if not folder.is_dir():  # another process may have been first
+                partial.rename(folder)  # an interrupted run leaves nothing that looks finished
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     arrays = np.load(folder / "steps.npz")
