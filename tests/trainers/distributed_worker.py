@@ -2,7 +2,8 @@
 
     torchrun --nproc_per_node 2 -m tests.trainers.distributed_worker RUNS.json
 
-`SPLIT_ON_CPU=1` lets accelerate's own FSDP2 code run on the CPU, where it would quietly fall back to DDP.
+`SPLIT_ON_CPU` lets accelerate's own FSDP2 (MULTI_GPU) and DeepSpeed (MULTI_CPU) code run on the CPU, where it would
+quietly fall back to DDP.
 """
 
 import json
@@ -18,9 +19,7 @@ from trainers import sft
 
 
 class RecordingTrainer(sft.StageTrainer):
-    """Keeps, beside the output folder, what this process holds after the last step, and what it read."""
-
-    rows: list
+    """Keeps, beside the output folder, what this process holds after the last step."""
 
     def train(self, *args, **kwargs):
         result = super().train(*args, **kwargs)
@@ -37,7 +36,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     if os.environ.get("SPLIT_ON_CPU"):
-        PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+        PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType[os.environ["SPLIT_ON_CPU"]])
     sft.StageTrainer = RecordingTrainer
     for argv in json.loads(Path(sys.argv[1]).read_text()):
         sft.main(argv)
