@@ -5,12 +5,14 @@ DDP needs nothing. FSDP2 and DeepSpeed split the weights: here is how the model 
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
@@ -21,6 +23,8 @@ from transformers.utils import logging as transformers_logging
 from modeling_spatialboost import SpatialBoostForConditionalGeneration
 from modeling_spatialboost.modeling_spatialboost_vlm import SpatialBoostVLMModel
 
+Result = TypeVar("Result")
+
 
 def speak_once() -> None:
     """Let the first process alone tell how the run goes; `torchrun` and `accelerate launch` number the processes."""
@@ -28,6 +32,12 @@ def speak_once() -> None:
         logging.getLogger("trainers").setLevel(logging.ERROR)
         transformers_logging.disable_progress_bar()
         datasets.disable_progress_bars()
+
+
+def compute_once(compute: Callable[[], Result]) -> Result:
+    """What a function returns in the main process, in every process; each must call it."""
+    values = [compute() if PartialState().is_main_process else None]
+    return broadcast_object_list(values)[0]
 
 
 def accumulation_steps(per_device: int, num_processes: int, total: int | None, given: int | None) -> int:

@@ -60,7 +60,7 @@ from trainers.run_record import (
     write_record,
 )
 from trainers.run_report import write_report
-from trainers.scale_out import make_whole, speak_once
+from trainers.scale_out import compute_once, make_whole, speak_once
 from trainers.stages import ParameterCounts, apply_stage
 from trainers.starting_point import check_starting_point
 from trainers.trainer import StageTrainer
@@ -139,7 +139,7 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
             arguments.datasets, not stage.trains("language_model"), training.dataset_num_proc
         )
     logger.info("Data: " + ", ".join(f"{source.name} ({source.rows} rows)" for source in sources))
-    record = starting_record(arguments, training, sources)
+    record = compute_once(lambda: starting_record(arguments, training, sources))  # it reads all weights
     if already_done(training, record, arguments.force):
         return None
     changed = differences(read_record(training.output_dir) or record, record)
