@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostModel
+from modeling_spatialboost.channel_fusion import projection_names
+from modeling_spatialboost.dual_channel_attention import attention_modules
 from modeling_spatialboost.patch_tokens import to_map
 from tests.commands import train as main
 from tests.modeling_spatialboost.encoders import BUILDERS, tiny_encoder
@@ -122,6 +124,9 @@ def patch_tokens(encoder: SpatialBoostModel) -> torch.Tensor:
 def test_every_pair_on_every_encoder_is_used_and_merges(name):
     model = torch.nn.Module()
     model.vision_tower = SpatialBoostModel.from_encoder(tiny_encoder(name), [])
+    encoder = model.vision_tower
+    if not projection_names(attention_modules(encoder.backbone, encoder.config.backbone_config.model_type)[0]):
+        pytest.skip("its projections had other names in this version of transformers; fusing refuses it too")
     plain = {key: tensor.clone() for key, tensor in model.vision_tower.state_dict().items()}
     linears = attention_linears(model.vision_tower)
     assert len(linears) == (4 if name == "pe_core" else 8)

@@ -17,7 +17,7 @@ PLANS = {
     "stage 3": Plan(STAGES[3], activation_checkpointing=False),
     "stage 3, recomputed": Plan(STAGES[3]),
 }
-SAMPLE = Sample(num_images=2, num_tokens=500, num_answer_tokens=40)
+SAMPLE = Sample(num_images=4, num_tokens=900, num_answer_tokens=40)
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -28,8 +28,8 @@ def test_the_formula_is_near_what_is_counted(name):
     computed = compute_memory(config, plan, SAMPLE)
     lasting = computed.weights + computed.gradients + computed.optimizer
     assert lasting == pytest.approx(counted.lasting, rel=0.02)
-    assert computed.activations == pytest.approx(counted.kept, rel=0.2)
-    assert computed.total == pytest.approx(counted.peak, rel=0.1)
+    assert computed.activations == pytest.approx(counted.kept, rel=0.05)
+    assert computed.total == pytest.approx(counted.peak, rel=0.06)
 
 
 def test_tensors_without_memory_count_the_same():
