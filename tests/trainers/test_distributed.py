@@ -23,6 +23,7 @@ CASES = {
     # name: stage, batch of a process, data, settings of both runs
     "stage2": (2, 2, "mixed", {}),
     "stage2_some_without_images": (2, 1, "with_text", {"activation_checkpointing": "true", "max_steps": 4}),
+    "stage2_cached": (2, 2, "mixed", {}),
     "stage3": (3, 2, "mixed", {"alpha_learning_rate": 0.05}),
     "stage3_accumulated": (3, 1, "mixed", {"alpha_learning_rate": 0.05, "activation_checkpointing": "true"}),
 }
@@ -57,7 +58,10 @@ def pairs(runs, data, with_text, tmp_path_factory):
         start = ["--stage", str(stage), "--model", str(runs[stage - 1])]
         source = data if rows == "mixed" else with_text
         shared = {"total_batch_size": 4, "report_to": "none"} | settings
+        if name == "stage2_cached":
+            shared["cache_features"] = root / "features"
         argvs.append([*start, *common(source, folders[name][0], **shared, per_device_train_batch_size=batch)])
+        shared.pop("cache_features", None)  # one process reads the pictures themselves
         whole = common(source, folders[name][1], **shared, per_device_train_batch_size=2 * batch)
         assert main([*start, *whole]) == 0
     (root / "runs.json").write_text(json.dumps(argvs))
@@ -96,6 +100,13 @@ def test_nothing_is_told_or_written_twice(pairs):
         assert output.count(f"saved in {two}") == 1
     assert output.count("Data: ") == len(folders)
     assert output.count("parameters train") == len(folders)
+
+
+def test_two_processes_share_the_caching_of_features(pairs):
+    shards = list((pairs[0]["stage2_cached"][0].parent / "features").rglob("*"))
+    stored = [load_file(path)["hashes"] for path in shards if path.suffix == ".safetensors"]
+    assert sum(map(len, stored)) == 8 + 2 + 3 + 2 + 3  # every picture once
+    assert not [path for path in shards if path.suffix == ".partial"]
 
 
 def test_no_unused_parameter_is_sought(pairs):
