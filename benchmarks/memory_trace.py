@@ -106,7 +106,9 @@ def _trainable(config: SpatialBoostVLMConfig, plan: Plan) -> SpatialBoostForCond
     model = meta_model(config, plan)
     apply_stage(model, plan.stage)
     if plan.activation_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        older = "gradient_checkpointing_enable"  # its name in transformers 5.17
+        enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, older)
+        enable({"use_reentrant": False})
     return model.train()
 
 
