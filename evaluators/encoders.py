@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,43 @@ class Encoder:
         tokens = _tokens_after_final_norm(self.model, inputs)  # (B, prefix + rows * columns, C)
         patches = tokens[:, -rows * columns :]
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
+
+    @torch.inference_mode()
+    def layer_features(self, pixel_values: torch.Tensor, layers: Sequence[int]) -> list[torch.Tensor]:
+        """Return the patch tokens behind some layers, each after the encoder's final norm where it has one.
+
+        Args:
+            pixel_values: (B, 3, H, W), both sides multiples of the patch size.
+            layers: counted from 0; -1 is the last.
+
+        Returns:
+            Per layer (B, C, H / patch, W / patch), in the encoder's dtype.
+        """
+        rows, columns = (side // self.patch_size_px for side in pixel_values.shape[-2:])
+        inputs = _model_inputs(self.model, pixel_values.to(self.device, self.dtype), rows, columns)
+        blocks, norm = _blocks(self.model), _final_norm(self.model)
+        outputs: dict[int, torch.Tensor] = {}
+
+        def keep(index: int, output: Any) -> None:
+            outputs[index] = output[0] if isinstance(output, tuple) else output  # (B, prefix + rows * columns, C)
+
+        wanted = [layer % len(blocks) for layer in layers]
+        hooks = [
+            blocks[index].register_forward_hook(lambda _block, _args, output, index=index: keep(index, output))
+            for index in set(wanted)
+        ]
+        try:
+            self.model(**inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        tokens = (norm(outputs[index])[:, -rows * columns :] for index in wanted)
+        return [patches.transpose(1, 2).unflatten(2, (rows, columns)) for patches in tokens]
+
+    @property
+    def num_layers(self) -> int:
+        """How many transformer blocks the encoder has."""
+        return len(_blocks(self.model))
 
 
 def load_encoder(
@@ -273,6 +311,24 @@ def _tokens_after_final_norm(model: PreTrainedModel, inputs: dict[str, Any]) -> 
     finally:
         hook.remove()
     return tokens if tokens.shape in normalised_shapes else final_norm(tokens)
+
+
+def _blocks(model: PreTrainedModel) -> Any:
+    """Return the transformer blocks: the longest list of modules of one class, the outermost of equals."""
+    lists = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.ModuleList | torch.nn.Sequential) and len({type(part) for part in module}) == 1
+    ]
+    return max(lists, key=len)
+
+
+def _final_norm(model: PreTrainedModel) -> Any:
+    """Return the norm behind the last block, the identity for an encoder that has none or that we do not know."""
+    layout = ENCODERS.get(_vision_config(model).model_type)
+    if layout is None or layout.final_norm is None:
+        return torch.nn.Identity()
+    return getattr(model, "backbone", model).get_submodule(layout.final_norm)
 
 
 def _hash_model(model: PreTrainedModel) -> str:
