@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-import spatialboost_cli
+from dataset_builders import build
+from trainers import sft
 from trainers.checkpoints import PARTIAL, last_checkpoint
 from trainers.run_record import is_finished, package_versions, read_record
 
@@ -132,7 +133,8 @@ def _quietly(words: list[str]) -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    raise SystemExit(spatialboost_cli.main(words))
+    verb, *arguments = words
+    raise SystemExit({"build": build.main, "train": sft.main}[verb](arguments))
 
 
 def wait_for_training(process: Any, output_dir: Path) -> None:
