@@ -193,7 +193,8 @@ class TrainingConfig(SFTConfig):
         metadata={"help": "Where curves go: trackio (on this machine), tensorboard, wandb, several of them, or none."},
     )
     project: str = field(default="spatialboost", metadata={"help": "Name of the project in trackio."})
-    trackio_static_space_id: str | Literal[False] | None = field(  # type: ignore[assignment]
+    # the order of the union is what transformers' parser of arguments can read
+    trackio_static_space_id: str | None | Literal[False] = field(  # type: ignore[assignment]  # noqa: RUF036
         default=False, metadata={"help": "Static Space for the curves of a pushed model; false = they stay here."}
     )
 
