@@ -105,10 +105,23 @@ class Encoder:
         Returns:
             (B, C), in the encoder's dtype.
         """
+        return self.pooled_features(pixel_values)[:, 0]
+
+    @torch.inference_mode()
+    def pooled_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the class token, where there is one, and the mean patch token, both after the final norm.
+
+        Args:
+            pixel_values: (B, 3, H, W), both sides multiples of the patch size.
+
+        Returns:
+            (B, 2, C), or (B, 1, C) without a class token, in the encoder's dtype.
+        """
         rows, columns = (side // self.patch_size_px for side in pixel_values.shape[-2:])
         inputs = _model_inputs(self.model, pixel_values.to(self.device, self.dtype), rows, columns)
         tokens = _tokens_after_final_norm(self.model, inputs)  # (B, prefix + rows * columns, C)
-        return tokens[:, 0] if tokens.shape[1] > rows * columns else tokens.mean(1)
+        mean = tokens[:, -rows * columns :].mean(1, keepdim=True)  # (B, 1, C)
+        return torch.cat([tokens[:, :1], mean], 1) if tokens.shape[1] > rows * columns else mean
 
     @torch.inference_mode()
     def patch_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
