@@ -26,12 +26,14 @@ class Task(NamedTuple):
         title: for the report.
         module: in this package; see `contract.TaskModule`.
         extra: the optional dependencies that it needs beyond `eval`.
+        asks_vlm: whether it asks the models of `--base-vlm` and `--boosted-vlm`, not the encoders.
     """
 
     family: str
     title: str
     module: str
     extra: str | None = None
+    asks_vlm: bool = False
 
 
 class DataSet(NamedTuple):

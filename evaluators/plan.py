@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from evaluators.catalogue import DATA_SETS, TASKS, parse_data, parse_tasks, task_module
+from evaluators.language.config import check_vlms
 
 PRESET_SEEDS = {"full": (0, 1, 2), "cpu": (0,)}
 
@@ -38,10 +39,15 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         "upstream_compat": arguments.upstream_compat,
     }
     plan = Plan({}, {})
+    asking = [task for task in tasks if TASKS[task].asks_vlm]
+    no_vlm = check_vlms(arguments, asking)
     for task, name in ((task, name) for task in tasks for name, row in DATA_SETS.items() if task in row.tasks):
         entry = f"{task}/{name}"
         if name not in places and not _runs_unasked(task, name, arguments, places):
             plan.not_measured[entry] = _no_data(name)
+            continue
+        if task in asking and no_vlm:
+            plan.not_measured[entry] = no_vlm
             continue
         try:
             module = task_module(task)

@@ -30,6 +30,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--base", required=True, help="folder or id of the base encoder")
     parser.add_argument("--boosted", required=True, help="folder or id of the boosted encoder")
+    parser.add_argument("--base-vlm", help="folder or id of the vision-language model with the base encoder")
+    parser.add_argument("--boosted-vlm", help="the same with the boosted encoder")
     parser.add_argument("--base-revision", help="revision of the base encoder on the Hub")
     parser.add_argument("--boosted-revision", help="revision of the boosted encoder on the Hub")
     parser.add_argument(
@@ -106,10 +108,12 @@ def run(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
         for entry, config in plan.configs.items()
     }
     sides: list[dict[str, Any]] = []
-    for encoder in encoders:
+    for side, encoder in zip(("base", "boosted"), encoders):
         encoder.model.to(device)
         results_of_side = {}
         for entry, config in configs.items():
+            if TASKS[entry.split("/")[0]].asks_vlm:
+                config = config.for_side(side, getattr(arguments, f"{side}_vlm"))
             state.print(f"{entry}: {encoder.name}")
             results_of_side[entry] = task_module(entry.split("/")[0]).evaluate(encoder, config)
         sides.append(results_of_side)
