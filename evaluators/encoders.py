@@ -195,7 +195,7 @@ def load_encoder(
             f"encoder {id_or_folder!r} has no image processor: save one beside the weights with "
             "AutoImageProcessor.from_pretrained(ORIGINAL).save_pretrained(FOLDER)"
         ) from error
-    preprocessing, input_size_px = _read_processor(processor)
+    preprocessing, input_size_px = read_processor(processor)
     return Encoder(
         name=str(id_or_folder),
         revision=revision,
@@ -206,7 +206,7 @@ def load_encoder(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         input_size_px=input_size_px,
         any_size=_takes_any_size(vision_config.model_type),
-        weights_hash=_hash_model(model),
+        weights_hash=hash_model(model),
     )
 
 
@@ -275,7 +275,7 @@ def _patch_geometry(model: PreTrainedModel, config: Any, name: str) -> tuple[int
     return int(sides[0]), int(hidden_size)
 
 
-def _read_processor(processor: Any) -> tuple[Preprocessing, tuple[int, int]]:
+def read_processor(processor: Any) -> tuple[Preprocessing, tuple[int, int]]:
     """Return the normalisation and the (height, width) of an image processor of transformers or timm."""
     timm_config = getattr(processor, "data_config", None)
     if timm_config:
@@ -344,7 +344,7 @@ def _final_norm(model: PreTrainedModel) -> Any:
     return getattr(model, "backbone", model).get_submodule(layout.final_norm)
 
 
-def _hash_model(model: PreTrainedModel) -> str:
+def hash_model(model: PreTrainedModel) -> str:
     """Hash the configuration, the source files of all modules and every weight."""
     config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from evaluators.catalogue import DATA_SETS, TASKS, parse_data, parse_tasks, task_module
-from evaluators.language.config import check_vlms
 
 PRESET_SEEDS = {"full": (0, 1, 2), "cpu": (0,)}
 
@@ -28,6 +27,8 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     Raises:
         ValueError: a name, a place, a setting or a package is wrong or missing.
     """
+    from evaluators.language.config import check_vlms
+
     tasks, places = parse_tasks(arguments.tasks), parse_data(arguments.data)
     settings = parse_settings(arguments.set)
     common = {
