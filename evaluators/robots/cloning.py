@@ -81,7 +81,7 @@ def run_cloning(encoder: Encoder, config: CloningConfig, itemise: Itemise, aggre
     finally:
         arena.close()
     first = outcomes[0][-1]
-    reached = np.array(first.at_goal.any(1))
+    scores = itemise([first], course.task)[:, 0]  # the suite's own success, or the mean reward
     return {
         "protocol": {
             "id": f"behaviour-cloning/1+{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}",
@@ -101,7 +101,7 @@ def run_cloning(encoder: Encoder, config: CloningConfig, itemise: Itemise, aggre
         "seeds": list(seeds),
         "items": [itemise(of_seed, course.task) for of_seed in outcomes],
         "controls": controls,
-        "examples": [{"strip": strip, "reached": reached[number]} for number, strip in enumerate(first.strips)],
+        "examples": [{"strip": strip, "score": scores[number]} for number, strip in enumerate(first.strips)],
     }
 
 
