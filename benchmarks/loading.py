@@ -57,8 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     about = environment(False) | {"commit": git_commit()}
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     cases, turns = (SMALLEST, 2) if arguments.smallest else (FULL, arguments.turns)
-    rows = [measure(case, turns) for case in tqdm(cases, desc="encoders", disable=None)]
-    print(table(rows))
+    rows = []
+    for case in tqdm(cases, desc="encoders", disable=None):
+        rows.append(measure(case, turns))
+        print(table(rows[-1:]), flush=True)
     if arguments.output:
         command = " ".join(["python -m benchmarks.loading", *(sys.argv[1:] if argv is None else argv)])
         arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
