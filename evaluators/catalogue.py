@@ -4,6 +4,15 @@ import difflib
 import importlib
 from typing import Any, NamedTuple
 
+DEPTH = ("depth_linear", "depth_dpt")
+SEGMENTATION = ("segmentation_linear", "segmentation_multiscale")
+NYUD_TERMS = (
+    "NYU Depth v2 has no explicit licence and is used for research; the folder is BTS's or BinsFormer's subset with "
+    "nyu_train.txt and nyu_test.txt."
+)
+KITTI_TERMS = "CC BY-NC-SA 3.0, after registration at cvlibs.net; the folder has input/, gt_depth/ and Eigen's lists."
+ADE20K_TERMS = "For non-commercial research and education; the folder is ADEChallengeData2016 (SceneParse150)."
+VOC_TERMS = "Photos under Flickr's terms of use; the folder is VOCdevkit/VOC2012, splits train and val."
 ADROIT_TERMS = (
     "No scripted expert: demonstrations come from a folder, such as Minari's D4RL/pen/expert-v2 or "
     "D4RL/relocate/expert-v2 (`minari download`)."
@@ -16,6 +25,21 @@ TRIFINGER_TERMS = (
     "CortexBench's trifinger-demos (dl.fbaipublicfiles.com/eai-vc/trifinger_demos.zip, CC-BY-NC); no simulator with "
     "its controller is on PyPI, so actions on held-out demonstrations are measured."
 )
+
+CLASSIFICATION = ("knn_classification", "linear_classification")
+IMAGENET_TERMS = (
+    "For research only; the Hub's copy is gated: accept its terms on its page and log in with `hf auth login`, or "
+    "pass a folder with train/CLASS/ and val/CLASS/, or a copy of timm/imagenet-1k-wds."
+)
+OXFORD_PARIS_TERMS = (
+    "Flickr photographs, each under its owner's terms, for research: revisitop's folder (cmp.felk.cvut.cz/revisitop) "
+    "with jpg/ and its ground truth."
+)
+MET_TERMS = (
+    "The museum's pictures are CC0, queries from visitors for research: images/ and ground_truth/ of "
+    "cmp.felk.cvut.cz/met, unpacked side by side."
+)
+AMSTERTIME_TERMS = "For research: old/ and new/ of doi.org/10.4121/19580806."
 
 
 class Task(NamedTuple):
@@ -58,14 +82,33 @@ class DataSet(NamedTuple):
 
 TASKS = {
     "depth_linear": Task("depth", "depth, linear head", "depth"),
+    "depth_dpt": Task("depth", "depth, DPT head", "depth_dpt"),
     "segmentation_linear": Task("segmentation", "segmentation, linear head", "segmentation"),
+    "segmentation_multiscale": Task("segmentation", "segmentation, multi-scale", "segmentation_multiscale"),
+    "knn_classification": Task("classification", "classification, nearest neighbours", "knn_classification"),
+    "linear_classification": Task("classification", "classification, linear head", "linear_classification"),
+    "retrieval": Task("retrieval", "retrieval", "retrieval"),
     "robot_success": Task("robots", "behaviour cloning, success", "robots.success", "robot"),
     "robot_actions": Task("robots", "behaviour cloning, error of held-out actions", "robots.offline_actions"),
     "robot_return": Task("robots", "behaviour cloning, return", "robots.returns", "robot"),
+    "spatial_questions": Task(
+        "language", "answers to spatial questions", "language.spatial_questions", asks_vlm=True
+    ),
 }
 
 DATA_SETS = {
-    "rooms": DataSet("data of `spatialboost build`", ("depth_linear", "segmentation_linear")),
+    "rooms": DataSet("data of `spatialboost build`", (*DEPTH, *SEGMENTATION, "spatial_questions")),
+    "nyud": DataSet("NYU Depth v2", DEPTH, NYUD_TERMS),
+    "kitti": DataSet("KITTI, Eigen's split", DEPTH, KITTI_TERMS),
+    "ade20k": DataSet("ADE20K", SEGMENTATION, ADE20K_TERMS),
+    "voc": DataSet("Pascal VOC 2012", SEGMENTATION, VOC_TERMS),
+    "imagenet": DataSet("ImageNet-1k", CLASSIFICATION, IMAGENET_TERMS, hub_id="ILSVRC/imagenet-1k"),
+    "folder": DataSet("pictures in class folders", CLASSIFICATION),
+    "roxford": DataSet("ROxford5k", ("retrieval",), OXFORD_PARIS_TERMS),
+    "rparis": DataSet("RParis6k", ("retrieval",), OXFORD_PARIS_TERMS),
+    "met": DataSet("Met", ("retrieval",), MET_TERMS),
+    "amstertime": DataSet("AmsterTime", ("retrieval",), AMSTERTIME_TERMS),
+    "landmarks": DataSet("pictures in place folders", ("retrieval",)),
     "metaworld_bin_picking": DataSet(
         "MetaWorld bin-picking", ("robot_success",), needs_data=False, unasked=("full", "cpu")
     ),

@@ -30,9 +30,56 @@ COLUMNS = ("image", "depth", "segmentation", "id")
 _CHECKS: dict[str, list[dict[str, Any]]] = {}
 
 
-@dataclass(frozen=True)
+# top, left, height and width of a part of an image, in its pixels
+Box = tuple[float, float, float, float]
+
+
 class DenseSplit(Sequence[Image.Image]):
-    """One split; as a sequence it gives its images, decoded when asked for.
+    """One split; as a sequence it gives its RGB images, decoded when asked for.
+
+    Attributes:
+        dropped: how many items were left out, by reason.
+        image_digests: one content hash per image.
+        fingerprint: content hash of all images and maps.
+    """
+
+    dropped: dict[str, int]
+    image_digests: tuple[str, ...]
+    fingerprint: str
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        return (self[index] for index in range(len(self)))
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) in pixels."""
+        width, height = self[index].size
+        return height, width
+
+    def dense_map(self, column: str, index: int) -> np.ndarray:
+        """Return (H, W): `depth` as float32 metres, 0 = no reading; `segmentation` as uint8 ids, 255 = ignored."""
+        raise NotImplementedError
+
+    def training_targets(
+        self, column: str, size: tuple[int, int], cache_dir: Path, keep_aspect: bool = False
+    ) -> torch.Tensor:
+        """Return every map of a column as (N, H, W), nearest pixel, memory-mapped from `cache_dir`.
+
+        The map is squashed to `size`, with `keep_aspect` cut to its aspect ratio around the centre.
+        """
+
+        def make(file: Path) -> None:
+            dtype = np.float32 if column == "depth" else np.uint8
+            targets = np.lib.format.open_memmap(file, "w+", dtype, (len(self), *size))
+            for index in tqdm(range(len(self)), desc=f"{column} targets", unit="image"):
+                values = self.dense_map(column, index)
+                targets[index] = resize_nearest(values, size, centre_box(values.shape, size) if keep_aspect else None)
+
+        return cached_array(cache_dir, f"{self.fingerprint} {column} {size}{' centre' if keep_aspect else ''}", make)
+
+
+@dataclass(frozen=True)
+class RowsSplit(DenseSplit):
+    """A split of a `dense` configuration.
 
     Attributes:
         rows: image columns hold encoded bytes.
@@ -55,24 +102,10 @@ class DenseSplit(Sequence[Image.Image]):
         """Return the RGB image of one row."""
         return _decode(self.rows[index]["image"]).convert("RGB")
 
-    def __iter__(self) -> Iterator[Image.Image]:
-        return (self[index] for index in range(len(self)))
-
     def dense_map(self, column: str, index: int) -> np.ndarray:
-        """Return (H, W): `depth` as float32 metres, 0 = no reading; `segmentation` as uint8 ids, 255 = ignored."""
+        """See `DenseSplit`."""
         values = np.asarray(_decode(self.rows[index][column]))
         return values.astype(np.float32) / 1000 if column == "depth" else values
-
-    def training_targets(self, column: str, size: tuple[int, int], cache_dir: Path) -> torch.Tensor:
-        """Return every map of a column as (N, H, W), nearest pixel, memory-mapped from `cache_dir`."""
-
-        def make(file: Path) -> None:
-            dtype = np.float32 if column == "depth" else np.uint8
-            targets = np.lib.format.open_memmap(file, "w+", dtype, (len(self), *size))
-            for index in tqdm(range(len(self)), desc=f"{column} targets", unit="image"):
-                targets[index] = resize_nearest(self.dense_map(column, index), size)
-
-        return cached_array(cache_dir, f"{self.fingerprint} {column} {size}", make)
 
 
 @dataclass(frozen=True)
@@ -83,6 +116,7 @@ class DenseData:
     train: DenseSplit
     test: DenseSplit
     class_names: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """Return what a report prints about the data."""
@@ -95,6 +129,7 @@ class DenseData:
             },
             "images_in_both_splits": len(shared),
             "classes": list(self.class_names),
+            "warnings": list(self.warnings),
         }
 
 
@@ -119,15 +154,24 @@ def load_dense(data: str, limit: int | None = None) -> DenseData:
     return DenseData(str(data), train, test, class_names)
 
 
-def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return (H, W) values of the nearest pixels, so that no depth or class is invented; pixel centres are aligned."""
+def resize_nearest(array: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
+    """Return (H, W) values of the nearest pixels of `box`, so that no depth or class is invented; centres align."""
+    top, left, height, width = box or (0.0, 0.0, *array.shape)
     rows, columns = (
-        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64) for new, old in zip(size, array.shape)
+        np.minimum(start + (np.arange(new) + 0.5) * old / new, end - 1).astype(np.int64)
+        for start, new, old, end in zip((top, left), size, (height, width), array.shape)
     )
     return array[rows[:, None], columns]
 
 
-def _load_split(data: str, split: str, limit: int | None) -> DenseSplit:
+def centre_box(image_size: Sequence[int], size: tuple[int, int]) -> Box:
+    """Return the largest part of an image around its centre that has the aspect ratio of `size`."""
+    zoom = min(old / new for old, new in zip(image_size, size))
+    height, width = (new * zoom for new in size)
+    return (image_size[0] - height) / 2, (image_size[1] - width) / 2, height, width
+
+
+def _load_split(data: str, split: str, limit: int | None) -> RowsSplit:
     try:
         rows = _read_parquet(data, split)
     except (OSError, ValueError, KeyError) as error:
@@ -150,7 +194,7 @@ def _load_split(data: str, split: str, limit: int | None) -> DenseSplit:
     dropped = Counter(check["problem"] for check in checks if check["problem"])
     if not kept:
         raise ValueError(f"data {data!r} has no usable row in split {split!r} ({dict(dropped)}): rebuild it")
-    return DenseSplit(
+    return RowsSplit(
         rows=rows.select(kept),
         dropped=dict(dropped),
         image_digests=tuple(checks[index]["image_digest"] for index in kept),

@@ -22,16 +22,22 @@ from modeling_spatialboost.dense_heads import (
 
 __all__ = [
     "FitConfig",
+    "HeadFit",
     "LinearDepthHead",
     "LinearSegmentationHead",
     "Loss",
+    "Resize",
     "SigLoss",
+    "batch_order",
+    "deterministic_kernels",
     "fit_head",
     "segmentation_loss",
 ]
 
 # (prediction, target, step) -> scalar
 Loss = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+# (output of a head, (H, W)) -> the same at that size
+Resize = Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def fit_head(
     config: FitConfig,
     seed: int,
     device: torch.device | str = "cpu",
+    resize: Resize = upsample,
 ) -> nn.Module:
     """Train a new head on cached features; the last step's weights are returned, nothing is selected.
 
@@ -99,34 +106,55 @@ def fit_head(
         config: the optimisation.
         seed: see above.
         device: where the head trains.
+        resize: brings the head's output to (H, W).
 
     Returns:
         The head in eval mode.
     """
-    size = (targets.shape[1], targets.shape[2])
-    with torch.random.fork_rng(), _deterministic_kernels():
+    with torch.random.fork_rng(), deterministic_kernels():
+        fit = HeadFit(make_head, loss, config, seed, device)
+        batches = batch_order(len(features), config.batch_size, config.steps, seed)
+        for indices in tqdm(batches, desc=f"head, seed {seed}", total=config.steps, unit="step"):
+            fit.step(features[indices].to(device).float(), targets[indices].to(device), resize)
+    return fit.head.eval()
+
+
+class HeadFit:
+    """A head that is being trained: AdamW and one cycle of the learning rate."""
+
+    def __init__(
+        self,
+        make_head: Callable[[], nn.Module],
+        loss: Loss,
+        config: FitConfig,
+        seed: int,
+        device: torch.device | str,
+    ) -> None:
+        """Make the head under the seed; see `fit_head`."""
         torch.manual_seed(seed)
-        head = make_head().to(device).train()
-        optimizer = torch.optim.AdamW(
-            head.parameters(), config.learning_rate, (0.9, config.beta2), weight_decay=config.weight_decay
+        self.head, self.loss, self.gradient_clip = make_head().to(device).train(), loss, config.gradient_clip
+        self.steps_done = 0
+        self.optimizer = torch.optim.AdamW(
+            self.head.parameters(), config.learning_rate, (0.9, config.beta2), weight_decay=config.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
             config.learning_rate,
             total_steps=config.steps,
             pct_start=config.warmup_steps / config.steps,
             final_div_factor=1000,
         )
-        batches = batch_order(len(features), config.batch_size, config.steps, seed)
-        for step, indices in enumerate(tqdm(batches, desc=f"head, seed {seed}", total=config.steps, unit="step")):
-            prediction = upsample(head(features[indices].to(device).float()), size)
-            optimizer.zero_grad()
-            loss(prediction, targets[indices].to(device), step).backward()
-            if config.gradient_clip:
-                nn.utils.clip_grad_norm_(head.parameters(), config.gradient_clip)
-            optimizer.step()
-            schedule.step()
-    return head.eval()
+
+    def step(self, features: torch.Tensor, targets: torch.Tensor, resize: Resize) -> None:
+        """Take one step on (B, C, h, w) features and (B, H, W) targets."""
+        prediction = resize(self.head(features), (targets.shape[1], targets.shape[2]))
+        self.optimizer.zero_grad()
+        self.loss(prediction, targets, self.steps_done).backward()
+        if self.gradient_clip:
+            nn.utils.clip_grad_norm_(self.head.parameters(), self.gradient_clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.steps_done += 1
 
 
 def batch_order(num_items: int, batch_size: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
@@ -142,7 +170,7 @@ def batch_order(num_items: int, batch_size: int, steps: int, seed: int) -> Itera
 
 
 @contextlib.contextmanager
-def _deterministic_kernels() -> Iterator[None]:
+def deterministic_kernels() -> Iterator[None]:
     """Use PyTorch's deterministic kernels for a while; an operation that has none warns."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
