@@ -26,17 +26,21 @@ def compare(metrics: tuple[Metric, ...], aggregate: Aggregate, base: Result, boo
         The task's entry in results.json; differences are boosted - base, paired by seed and by item.
     """
     scores = {side: [aggregate(items) for items in result["items"]] for side, result in sides(base, boosted)}
+    metrics = tuple(metric for metric in metrics if metric.name in scores["base"][0])  # a data set may have some only
     intervals = bootstrap(aggregate, base["items"], boosted["items"])
-    rows = {}
+    controls = {**base["controls"], **boosted["controls"], **base["controls"]}  # a side may have some of its own
+    rows: dict[str, Any] = {}
     for metric in metrics:
         ours, theirs = (np.array([seed[metric.name] for seed in scores[side]]) for side in ("base", "boosted"))
+        if rows and np.isnan([ours, theirs]).all():
+            continue  # of a kind of question or class that the data has not
         rows[metric.name] = {
             "label": metric.label,
             "higher_is_better": metric.higher_is_better,
             "base": summary(ours),
             "boosted": summary(theirs),
             "difference": summary(theirs - ours) | {"interval": intervals[metric.name]},
-            "controls": {name: values[metric.name] for name, values in base["controls"].items()},
+            "controls": {name: values[metric.name] for name, values in controls.items()},
         }
     return {
         "protocol": base["protocol"],
@@ -70,7 +74,10 @@ def bootstrap(aggregate: Aggregate, base: list[np.ndarray], boosted: list[np.nda
         for name in pairs[0][0]:
             differences.setdefault(name, []).append(float(np.mean([b[name] - a[name] for a, b in pairs])))
     tail = 100 * (1 - INTERVAL) / 2
-    return {name: np.nanpercentile(values, [tail, 100 - tail]).tolist() for name, values in differences.items()}
+    return {
+        name: np.nanpercentile(values, [tail, 100 - tail]).tolist() if np.isfinite(values).any() else [np.nan] * 2
+        for name, values in differences.items()
+    }
 
 
 def sides(base: Result, boosted: Result) -> tuple[tuple[str, Result], ...]:
@@ -96,10 +103,11 @@ def warnings_of(metric: Metric, row: dict[str, Any], base: Result, boosted: Resu
             f"the base encoder does not beat a control that sees no image in {metric.label}: it is too weak for its "
             "difference to mean anything."
         )
-    lines += base["data"].get("warnings", [])  # what the task has found
+    found = [line for result in (base, boosted) for line in result["data"].get("warnings", [])]
+    lines += dict.fromkeys(found)  # what the task has found, mostly the same of both
     if shared := base["data"].get("images_in_both_splits"):
         lines.append(f"{shared} images are in both splits.")
-    for key in ("patch_size_px", "hidden_size", "resolution_px", "preprocessing"):
+    for key in ("patch_size_px", "hidden_size", "resolution_px", "preprocessing", "feature", "framing"):
         ours, theirs = base["encoder"].get(key), boosted["encoder"].get(key)
         if ours != theirs:
             lines.append(f"the encoders differ in {key}: {ours} (base), {theirs} (boosted).")
