@@ -38,6 +38,10 @@ class TaskConfig:
     upstream_compat: bool = False
 
 
+class NotMeasurable(ValueError):
+    """The data or the settings lack what a task needs; with `--tasks all` it is listed as not measured."""
+
+
 class Result(TypedDict):
     """What `evaluate` returns for one encoder.
 

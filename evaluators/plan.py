@@ -27,6 +27,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     Raises:
         ValueError: a name, a place, a setting or a package is wrong or missing.
     """
+    from evaluators.contract import NotMeasurable
     from evaluators.language.config import check_vlms
 
     tasks, places = parse_tasks(arguments.tasks), parse_data(arguments.data)
@@ -56,6 +57,11 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             config = with_settings(config, task, settings.get(task, {}))
             if hasattr(module, "check"):
                 module.check(config)
+        except NotMeasurable as error:
+            if arguments.tasks != "all":
+                raise
+            plan.not_measured[entry] = str(error)
+            continue
         except ModuleNotFoundError as error:
             if arguments.tasks != "all" or not error.name or error.name.startswith("evaluators"):
                 raise
