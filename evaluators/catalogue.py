@@ -40,6 +40,13 @@ MET_TERMS = (
     "cmp.felk.cvut.cz/met, unpacked side by side."
 )
 AMSTERTIME_TERMS = "For research: old/ and new/ of doi.org/10.4121/19580806."
+BLINK_TERMS = "Apache-2.0 on its card; the photographs keep the terms of their sources."
+CV_BENCH_TERMS = "Apache-2.0 on its card; the images keep the terms of ADE20K, COCO and Omni3D."
+THREEDSRBENCH_TERMS = "CC-BY-4.0 on the original's card (ccvl/3DSRBench); COCO's photographs keep Flickr's terms."
+VSI_BENCH_TERMS = (
+    "Apache-2.0 on its card, but the videos are of ScanNet, ScanNet++ and ARKitScenes, whose terms must be accepted: "
+    "download nyu-visionx/VSI-Bench and unpack its three zip files there."
+)
 
 
 class Task(NamedTuple):
@@ -88,12 +95,16 @@ TASKS = {
     "knn_classification": Task("classification", "classification, nearest neighbours", "knn_classification"),
     "linear_classification": Task("classification", "classification, linear head", "linear_classification"),
     "retrieval": Task("retrieval", "retrieval", "retrieval"),
+    "scene_segmentation": Task("scenes", "3D semantic segmentation, linear layer", "scenes.scene_segmentation"),
+    "registration": Task("scenes", "registration of partial point clouds", "scenes.registration"),
     "robot_success": Task("robots", "behaviour cloning, success", "robots.success", "robot"),
     "robot_actions": Task("robots", "behaviour cloning, error of held-out actions", "robots.offline_actions"),
     "robot_return": Task("robots", "behaviour cloning, return", "robots.returns", "robot"),
-    "spatial_questions": Task(
-        "language", "answers to spatial questions", "language.spatial_questions", asks_vlm=True
-    ),
+    "spatial_questions": Task("language", "answers to spatial questions", "language.spatial_questions", asks_vlm=True),
+    "blink": Task("language", "BLINK", "language.blink", asks_vlm=True),
+    "cv_bench": Task("language", "CV-Bench", "language.cv_bench", asks_vlm=True),
+    "threedsrbench": Task("language", "3DSRBench", "language.threedsrbench", asks_vlm=True),
+    "vsi_bench": Task("language", "VSI-Bench", "language.vsi_bench", "data", asks_vlm=True),
 }
 
 DATA_SETS = {
@@ -109,6 +120,12 @@ DATA_SETS = {
     "met": DataSet("Met", ("retrieval",), MET_TERMS),
     "amstertime": DataSet("AmsterTime", ("retrieval",), AMSTERTIME_TERMS),
     "landmarks": DataSet("pictures in place folders", ("retrieval",)),
+    "blink": DataSet("BLINK, questions about space", ("blink",), BLINK_TERMS, hub_id="BLINK-Benchmark/BLINK"),
+    "cv_bench": DataSet("CV-Bench", ("cv_bench",), CV_BENCH_TERMS, hub_id="nyu-visionx/CV-Bench"),
+    "threedsrbench": DataSet(
+        "3DSRBench", ("threedsrbench",), THREEDSRBENCH_TERMS, hub_id="oscarqjh/3DSRBench_lmmseval"
+    ),
+    "vsi_bench": DataSet("VSI-Bench", ("vsi_bench",), VSI_BENCH_TERMS),
     "metaworld_bin_picking": DataSet(
         "MetaWorld bin-picking", ("robot_success",), needs_data=False, unasked=("full", "cpu")
     ),

@@ -173,6 +173,7 @@ def protocol_lines(entry: dict[str, Any]) -> list[str]:
             f"{encoder['parameters']:,} parameters, patch {encoder['patch_size_px']} px, width "
             f"{encoder['hidden_size']}, {encoder['dtype']}, weights {encoder['weights_hash']}."
         ]
+        lines += [f"{side}: {note}." for note in encoder.get("notes", [])]
     return lines
 
 

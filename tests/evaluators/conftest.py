@@ -121,3 +121,19 @@ def encoder_folders(tmp_path_factory):
         return made[kind, seed]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def damaged_encoder(encoder_folders, tmp_path_factory):
+    """The folder of the encoder "dinov3" with all channels but one lost in its final norm."""
+    import shutil
+
+    from transformers import AutoModel
+
+    folder = tmp_path_factory.mktemp("damaged") / "encoder"
+    shutil.copytree(encoder_folders("dinov3"), folder)
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.norm.weight[1:] = 0
+    model.save_pretrained(folder)
+    return str(folder)

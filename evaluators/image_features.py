@@ -1,0 +1,185 @@
+"""One vector per picture: of an encoder, of a random one, or a colour histogram; computed once and kept on disk."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from evaluators.array_cache import shared_array
+from evaluators.data_sets.image_folder import Pictures
+from evaluators.encoders import Encoder
+from evaluators.framing import Framing
+from evaluators.robots.inputs import randomised
+
+BATCH_SIZE = 32
+MAX_WORKERS = 16
+HISTOGRAM_BINS = 8  # per colour channel
+
+
+class Describer(Protocol):
+    """Makes vectors of pictures."""
+
+    @property
+    def key(self) -> str:
+        """Stands for what it computes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        """What one picture needs beforehand, in a worker process."""
+
+    def describe(self, prepared: list[torch.Tensor]) -> torch.Tensor:
+        """Return (B, D) float32."""
+
+
+@dataclass(frozen=True)
+class EncoderDescriber:
+    """Class token and mean patch token after the final norm, side by side; the mean alone where there is no class.
+
+    Attributes:
+        encoder: frozen.
+        framing: how a picture becomes the encoder's input.
+        name: stands for the encoder's weights.
+    """
+
+    encoder: Encoder
+    framing: Framing
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """Stands for weights, precision, framing and normalisation."""
+        weights = self.name or self.encoder.weights_hash
+        return f"{weights} {self.encoder.dtype} {self.framing} {self.encoder.preprocessing}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return self.encoder.device
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        """Return float32 (3, H, W)."""
+        framed = self.framing(picture)
+        return self.encoder.preprocessing(framed, (framed.height, framed.width))
+
+    def describe(self, prepared: list[torch.Tensor]) -> torch.Tensor:
+        """Return (B, 2 C), or (B, C) without a class token; pictures of one size go through together."""
+        sizes = [tuple(pixels.shape) for pixels in prepared]
+        rows: dict[int, torch.Tensor] = {}
+        for size in dict.fromkeys(sizes):
+            members = [index for index, other in enumerate(sizes) if other == size]
+            batch = torch.stack([prepared[index] for index in members])
+            rows |= zip(members, self.encoder.pooled_features(batch).flatten(1).float())
+        return torch.stack([rows[index] for index in range(len(prepared))])
+
+
+@dataclass(frozen=True)
+class HistogramDescriber:
+    """The control that sees colours only: square roots of a joint RGB histogram, compared as Bhattacharyya did."""
+
+    @property
+    def key(self) -> str:
+        """Stands for the bins."""
+        return f"colour histogram {HISTOGRAM_BINS}"
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        """Return (bins^3,)."""
+        colours = np.asarray(picture.convert("RGB").reduce(max(1, min(picture.size) // 64)))
+        bins = (colours.reshape(-1, 3).astype(np.int64) * HISTOGRAM_BINS) // 256
+        counts = np.bincount(bins @ np.array([HISTOGRAM_BINS**2, HISTOGRAM_BINS, 1]), minlength=HISTOGRAM_BINS**3)
+        return torch.from_numpy(np.sqrt(counts / counts.sum())).float()
+
+    def describe(self, prepared: list[torch.Tensor]) -> torch.Tensor:
+        """Return (B, bins^3)."""
+        return torch.stack(prepared)
+
+
+def control_describers(encoder: Encoder, framing: Framing) -> dict[str, Describer]:
+    """What frames the scores: the architecture without training, and colours alone.
+
+    One random encoder serves base and boosted, which have the architecture of the base in common.
+    """
+    told = encoder.describe()
+    architecture = " ".join(str(told[key]) for key in ("model_type", "num_hidden_layers", "patch_size_px"))
+    name = f"random {architecture} {encoder.hidden_size}"
+    return {
+        "random_encoder": EncoderDescriber(randomised(encoder), framing, name),
+        "colour_histogram": HistogramDescriber(),
+    }
+
+
+def picture_vectors(describer: Describer, pictures: Pictures, cache_dir: Path) -> torch.Tensor:
+    """Return (N, D), memory-mapped; made where `cache_dir` has none of this describer for these pictures.
+
+    Under `accelerate launch` each process makes its share.
+
+    Raises:
+        ValueError: if a picture cannot be read or a feature is not finite.
+    """
+    return shared_array(
+        cache_dir,
+        f"picture vectors {describer.key} {pictures.fingerprint}",
+        lambda file: _make(describer, pictures, file),
+    )
+
+
+def _make(describer: Describer, pictures: Pictures, file: Path) -> None:
+    """Write (N, D) float32, or float16 for an encoder of less than 32 bits."""
+    state = PartialState()
+    half = isinstance(describer, EncoderDescriber) and describer.encoder.dtype != torch.float32
+    width = describer.describe([describer.prepare(pictures[0])]).shape[1]
+    if state.is_main_process:
+        np.lib.format.open_memmap(file, "w+", np.float16 if half else np.float32, (len(pictures), width))
+    state.wait_for_everyone()
+    vectors = np.lib.format.open_memmap(file, "r+")
+    starts = range(state.process_index * BATCH_SIZE, len(pictures), state.num_processes * BATCH_SIZE)
+    batches = [range(start, min(start + BATCH_SIZE, len(pictures))) for start in starts]
+    prepared = prepared_batches(lambda index: describer.prepare(pictures[index]), batches, describer.device)
+    told = tqdm(prepared, desc="features", total=len(batches), unit="batch", disable=not state.is_main_process)
+    for batch, indices in zip(told, batches):
+        described = describer.describe(batch).cpu().numpy().astype(vectors.dtype)
+        if not np.isfinite(described).all():
+            raise ValueError("the encoder gives features that are not finite: load it in float32")
+        vectors[indices.start : indices.stop] = described
+    vectors.flush()
+
+
+def prepared_batches(
+    prepare: Callable[[int], Any], batches: Sequence[Sequence[int]], device: torch.device
+) -> Iterator[list[Any]]:
+    """Yield what `prepare` makes of the items of each batch; beside a GPU, worker processes work ahead."""
+    processes = PartialState().num_processes
+    workers = 0 if device.type == "cpu" else min(MAX_WORKERS, (os.cpu_count() or 1) // processes)
+    loader = DataLoader(
+        _Prepared(prepare),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+        multiprocessing_context="fork" if workers else None,  # what prepares need not be picklable
+    )
+    return iter(loader)
+
+
+class _Prepared(Dataset):
+    """Any index is an item."""
+
+    def __init__(self, prepare: Callable[[int], Any]) -> None:
+        self.prepare = prepare
+
+    def __getitem__(self, index: int) -> Any:
+        return self.prepare(index)
