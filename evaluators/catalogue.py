@@ -107,8 +107,10 @@ TASKS = {
     "vsi_bench": Task("language", "VSI-Bench", "language.vsi_bench", "data", asks_vlm=True),
 }
 
+SCENES = ("scene_segmentation", "registration")
+
 DATA_SETS = {
-    "rooms": DataSet("data of `spatialboost build`", (*DEPTH, *SEGMENTATION, "spatial_questions")),
+    "rooms": DataSet("data of `spatialboost build`", (*DEPTH, *SEGMENTATION, *SCENES, "spatial_questions")),
     "nyud": DataSet("NYU Depth v2", DEPTH, NYUD_TERMS),
     "kitti": DataSet("KITTI, Eigen's split", DEPTH, KITTI_TERMS),
     "ade20k": DataSet("ADE20K", SEGMENTATION, ADE20K_TERMS),

@@ -1,5 +1,6 @@
 """Rows of a data set on the Hub or in a folder, with their images still encoded."""
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,16 @@ def spread(count: int, wanted: int | None) -> list[int]:
     if wanted is None or wanted >= count:
         return list(range(count))
     return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
+
+
+def content_digest(images: list[dict[str, Any]]) -> str | None:
+    """Hash of undecoded images, None where one of them is none."""
+    digest = hashlib.sha256()
+    try:
+        for image in images:
+            data = read_bytes(image)
+            digest.update(data)
+            Image.open(io.BytesIO(data)).close()  # reads the header only
+    except UNREADABLE:
+        return None
+    return digest.hexdigest()[:16]
