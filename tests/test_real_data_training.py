@@ -1,6 +1,7 @@
 """Stages 1-3 on a build of real RGB-D images, with a language model that can already write (TinyStories 260K)."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def test_the_three_stages_train_on_real_images(tmp_path):
     data, encoder = tmp_path / "data", tmp_path / "encoder"
     assert build(["--source", "rgbd", "--input", str(REAL_DATA / "mosd_tabletop"), "--output", str(data)]) == 0
     save_tiny_encoder(encoder, image_size=32, hidden_size=32, num_layers=2)
-    language_model = REAL_DATA / "weights" / "stories260K" / "hf"
+    language_model = shutil.copytree(REAL_DATA / "weights" / "stories260K" / "hf", tmp_path / "language_model")
+    config = json.loads((language_model / "config.json").read_text())
+    config["max_position_embeddings"] = 4096  # the conversations are longer than the stories that it has learned
+    (language_model / "config.json").write_text(json.dumps(config))
     starts = {
         1: ["--encoder", str(encoder), "--language_model", str(language_model), "--datasets", f"{data}:alignment"],
         2: ["--model", str(tmp_path / "stage1"), "--datasets", f"{data}:single_view"],

@@ -1,12 +1,15 @@
-"""Runs of the command in a forked process that is killed, or kills itself, at a chosen moment."""
+"""Runs of the command in a process that is killed, or kills itself, at a chosen moment."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cloudpickle
 import torch
 from safetensors.torch import load_file
 
@@ -15,21 +18,32 @@ from trainers.resumable import ResumableTrainer
 
 
 def run_in_child(argv: list[str], sabotage: Callable[[], None] = lambda: None) -> int:
-    """Exit code of the command in a process of its own, or minus the signal that ended it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
+    """Exit code of the command in a process of its own, or minus the signal that ended it.
+
+    The process is forked from a server that has imported everything and trained nothing: one that is forked from the
+    tests cannot train, once these have used the threads of autograd.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with tempfile.NamedTemporaryFile() as error:
+        process = context.Process(target=_child, args=(argv, cloudpickle.dumps(sabotage), error.name))
+        process.start()
+        process.join()
+        os.write(2, Path(error.name).read_bytes())
+    return process.exitcode
+
+
+def _child(argv: list[str], sabotage: bytes, error_file: str) -> None:
+    os.dup2(os.open(error_file, os.O_WRONLY), 2)
+    torch.set_num_threads(1)
+    try:
+        cloudpickle.loads(sabotage)()
+        code = main(argv)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         code = 1
-        try:
-            sabotage()
-            code = main(argv)
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def at_call(owner: object, name: str, number: int, action: Callable[..., None]) -> Callable[[], None]:
