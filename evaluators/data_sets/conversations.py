@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -104,7 +104,19 @@ class Conversations:
         return {"items": len(self.conversations), "dropped": self.dropped, "fingerprint": self.fingerprint}
 
 
-def load_conversations(data: str, split: str, names: Iterable[str], num_items: int | None = None) -> Conversations:
+def present_configurations(data: str, names: Sequence[str]) -> list[str]:
+    """Those of the configurations that the data has.
+
+    Raises:
+        ValueError: it has none of them.
+    """
+    known = configurations(data)
+    if not (present := [name for name in names if name in known]):
+        raise ValueError(f"data {data!r} has no conversations ({', '.join(names)}): {TERMS}")
+    return present
+
+
+def load_conversations(data: str, split: str, names: Sequence[str], num_items: int | None = None) -> Conversations:
     """Load the conversations of a split, of all configurations that the data has among `names`.
 
     Args:
@@ -116,10 +128,8 @@ def load_conversations(data: str, split: str, names: Iterable[str], num_items: i
     Raises:
         ValueError: no such data, or nothing in it that can be scored.
     """
-    present = [name for name in names if name in configurations(data)]
-    if not present:
-        raise ValueError(f"data {data!r} has no conversations ({', '.join(names)}): {TERMS}")
-    parts = [read_rows(data, name, split, COLUMNS, TERMS).select_columns(COLUMNS) for name in present]
+    present = present_configurations(data, names)
+    parts = [read_rows(data, name, split, COLUMNS, TERMS).select_columns(list(COLUMNS)) for name in present]
     rows = concatenate_datasets(parts)
     rows = rows.select(spread(len(rows), num_items))
     texts = rows.select_columns(["id", "messages", "turns"])

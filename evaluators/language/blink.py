@@ -33,6 +33,16 @@ class Config(LanguageConfig):
     """Nothing of its own."""
 
 
+def check(config: Config) -> None:
+    """Find mistakes in the data before anything is measured.
+
+    Raises:
+        ValueError: no such data, or it has another layout.
+    """
+    assert config.data is not None  # the catalogue says that the data set has a place
+    load_blink(config.data)
+
+
 def evaluate(encoder: Encoder, config: Config) -> Result:
     """Ask the model of this side.
 

@@ -19,6 +19,7 @@ from evaluators.data_sets.conversations import (
     Turn,
     Value,
     load_conversations,
+    present_configurations,
 )
 from evaluators.encoders import Encoder
 from evaluators.language.asking import (
@@ -80,6 +81,16 @@ class Config(LanguageConfig):
         """Check the choice."""
         if self.history not in ("own", "data"):
             raise ValueError(f"--set spatial_questions.history={self.history!r} is none of own, data")
+
+
+def check(config: Config) -> None:
+    """Find mistakes in the data before anything is measured.
+
+    Raises:
+        ValueError: no such data, or no conversations in it.
+    """
+    assert config.data is not None  # the catalogue says that the data set has a place
+    present_configurations(config.data, config.configurations.split(","))
 
 
 def evaluate(encoder: Encoder, config: Config) -> Result:

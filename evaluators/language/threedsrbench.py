@@ -31,6 +31,16 @@ class Config(LanguageConfig):
     circular: bool = False
 
 
+def check(config: Config) -> None:
+    """Find mistakes in the data before anything is measured.
+
+    Raises:
+        ValueError: no such data, or it has another layout.
+    """
+    assert config.data is not None  # the catalogue says that the data set has a place
+    load_threedsrbench(config.data, config.circular)
+
+
 def evaluate(encoder: Encoder, config: Config) -> Result:
     """Ask the model of this side.
 

@@ -80,11 +80,14 @@ class VisionLanguageModel:
         with state.split_between_processes(list(range(count))) as mine:
             batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
             shown = tqdm(batches, desc=f"answers {about}", unit="batch", disable=not state.is_main_process)
-            texts = [text for batch in shown for text in self._answer([prompt_of(i) for i in batch], max_new_tokens)]
+            texts = [
+                text for batch in shown for text in self.answer_batch([prompt_of(i) for i in batch], max_new_tokens)
+            ]
         return gather_object(texts) if state.num_processes > 1 else texts
 
     @torch.inference_mode()
-    def _answer(self, prompts: list[Prompt], max_new_tokens: int) -> list[str]:
+    def answer_batch(self, prompts: list[Prompt], max_new_tokens: int) -> list[str]:
+        """Answer greedily, all prompts at once, in this process."""
         chats = [
             self.processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
             for prompt in prompts

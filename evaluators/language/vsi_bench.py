@@ -40,6 +40,16 @@ class Config(LanguageConfig):
     batch_size: int = 1
 
 
+def check(config: Config) -> None:
+    """Find mistakes in the data before anything is measured.
+
+    Raises:
+        ValueError: no such data, or it has another layout.
+    """
+    assert config.data is not None  # the catalogue says that the data set has a place
+    load_vsi_bench(config.data, config.subset, num_frames=1)
+
+
 def evaluate(encoder: Encoder, config: Config) -> Result:
     """Ask the model of this side.
 
