@@ -29,9 +29,11 @@ def save_labels(file: Path, base: Examples, boosted: Examples) -> None:
         axis.imshow(ours["image"])
         axis.set(xticks=[], yticks=[])
         axis.set_title(str(ours["truth"]), fontsize="medium")
-        told = [_verdict(name, example) for name, example in (("base", ours), ("boosted", theirs))]
-        axis.set_xlabel(told[0][0], color=told[0][1], fontsize="small")
-        axis.text(0.5, -0.16, told[1][0], color=told[1][1], fontsize="small", ha="center", transform=axis.transAxes)
+        axis.set_xlabel("\n\n")  # the room of both lines
+        for line, (name, example) in enumerate((("base", ours), ("boosted", theirs))):
+            text, colour = _verdict(name, example)
+            place = {"xycoords": "axes fraction", "xytext": (0, -4 - 13 * line), "textcoords": "offset points"}
+            axis.annotate(text, (0.5, 0), ha="center", va="top", color=colour, fontsize="small", **place)
     figure.savefig(file, dpi=100)
 
 

@@ -85,7 +85,10 @@ class EncoderDescriber:
 
 @dataclass(frozen=True)
 class HistogramDescriber:
-    """The control that sees colours only: square roots of a joint RGB histogram, compared as Bhattacharyya did."""
+    """The control that sees colours only: square roots of a joint RGB histogram, compared as Bhattacharyya did.
+
+    Scaled to a mean square of 1, as an encoder's normalised tokens have it, for which linear heads' rates are meant.
+    """
 
     @property
     def key(self) -> str:
@@ -102,7 +105,7 @@ class HistogramDescriber:
         colours = np.asarray(picture.convert("RGB").reduce(max(1, min(picture.size) // 64)))
         bins = (colours.reshape(-1, 3).astype(np.int64) * HISTOGRAM_BINS) // 256
         counts = np.bincount(bins @ np.array([HISTOGRAM_BINS**2, HISTOGRAM_BINS, 1]), minlength=HISTOGRAM_BINS**3)
-        return torch.from_numpy(np.sqrt(counts / counts.sum())).float()
+        return torch.from_numpy(np.sqrt(counts / counts.mean())).float()
 
     def describe(self, prepared: list[torch.Tensor]) -> torch.Tensor:
         """Return (B, bins^3)."""

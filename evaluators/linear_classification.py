@@ -1,7 +1,7 @@
 """Classification by a linear layer on frozen features: DINOv3's recipe, thirteen learning rates at once."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
         if asked.shape[1] > encoder.hidden_size
         else "mean patch token (there is no class token)"
     )
-    controls = course.controls(_control_predictor(course))
+    controls = course.controls(_control_predictor(course, fit.steps))
     notes = [f"feature: {feature}", f"learning rate chosen, by seed: {', '.join(f'{rate:g}' for rate in chosen)}"]
     return course.result(_protocol(config, len(held)), predictions, controls, feature, notes)
 
@@ -146,13 +146,14 @@ def _shares(count: int, fit: LinearFit, seed: int) -> Iterator[torch.Tensor]:
         yield rows[state.process_index :: state.num_processes]
 
 
-def _control_predictor(course: Course) -> Predictor:
+def _control_predictor(course: Course, steps: int) -> Predictor:
     """Return what trains and applies the heads on a control's features."""
     classes, device = len(course.data.class_names), course.encoder.device
 
     def predict(known: torch.Tensor, labels: np.ndarray, asked: torch.Tensor, seed: int) -> np.ndarray:
         kept, held = hold_out(labels)
-        fit = FIT_PRESETS["cpu"].for_items(len(kept))
+        small = FIT_PRESETS["cpu"]
+        fit = replace(small, steps=min(small.steps, steps)).for_items(len(kept))
         heads = fit_joint_heads(
             cached_batches(known, labels, kept, fit, seed), known.shape[1], classes, fit, seed, device
         )

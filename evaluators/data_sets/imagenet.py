@@ -110,9 +110,9 @@ def _read_rows(data: str, split: str, limit: int | None) -> tuple[LabelledPictur
 def _load_rows(data: str, split: str, limit: int | None) -> Any:
     if os.path.isdir(data):
         # not by its name: that cache goes by the folder's name and card alone (datasets 5.2)
-        builder = datasets.load_dataset_builder(data)
-        files = {split: [str(file) for file in builder.config.data_files[split]]}
-        rows = datasets.load_dataset(builder.builder_name, data_files=files, split=split)
+        files = [str(file) for file in datasets.load_dataset_builder(data).config.data_files[split]]
+        packed = "webdataset" if files[0].endswith(".tar") else "parquet"
+        rows = datasets.load_dataset(packed, data_files={split: files}, split=split)
     elif limit is not None:  # no more is downloaded than is looked at
         streamed = datasets.load_dataset(data, split=split, streaming=True)
         return datasets.Dataset.from_list(list(streamed.take(limit)), features=streamed.features)
