@@ -17,7 +17,7 @@ from evaluators.array_cache import shared_array
 from evaluators.data_sets.image_folder import Pictures
 from evaluators.encoders import Encoder
 from evaluators.framing import Framing
-from evaluators.robots.inputs import randomised
+from evaluators.random_encoder import randomised
 
 BATCH_SIZE = 32
 MAX_WORKERS = 16

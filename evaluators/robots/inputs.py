@@ -1,6 +1,5 @@
 """What a policy sees: an encoder's feature of the picture, or a control in its place."""
 
-import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from evaluators.array_cache import cached_array
 from evaluators.encoders import Encoder
+from evaluators.random_encoder import randomised
 
 GREY_SIDE_PX = 16
 BATCH_SIZE = 32
@@ -120,14 +120,3 @@ def _grey_pixels(pictures: list[Image.Image]) -> torch.Tensor:
     ]
     pixels = np.frombuffer(b"".join(small), np.uint8).reshape(len(small), -1)
     return torch.from_numpy(pixels.astype(np.float32) / 255)
-
-
-def randomised(encoder: Encoder, seed: int = 1000) -> Encoder:
-    """Return the encoder's architecture with the weights it would have before any training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = type(encoder.model)(copy.deepcopy(encoder.model.config))
-    model = model.to(encoder.device, encoder.dtype).requires_grad_(False).eval()
-    return dataclasses.replace(
-        encoder, name=f"random {encoder.name}", model=model, weights_hash=f"random-{seed}-{encoder.weights_hash}"
-    )

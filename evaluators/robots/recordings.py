@@ -1,13 +1,11 @@
 """Read recorded demonstrations: simulator states and motor commands, which our own camera then renders."""
 
-import importlib
-import pickle
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from evaluators.array_pickle import load_arrays
 
 Recording = dict[str, np.ndarray]  # "actions" (T, A) and, per name, what `Simulator.restore` wants of every step
 LAYOUTS = (
@@ -68,24 +66,7 @@ def _read_minari(file: Path) -> Iterator[Recording]:
 
 
 def _read_cortexbench(file: Path) -> Iterator[Recording]:
-    with file.open("rb") as handle:
-        paths = _ArraysOnly(handle).load()
-    for path in paths:
+    for path in load_arrays(file):
         infos = path.get("env_infos", {})
         states = {"internal_state": infos["internal_state"]} if "internal_state" in infos else {}
         yield {"actions": np.asarray(path["actions"])} | states
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Builds numpy arrays and plain containers, refuses all else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what arrays are built with."""
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module.replace("numpy._core", "numpy.core") in ("numpy", "numpy.core.multiarray", "numpy.core.numeric"):
-            if name in ("ndarray", "dtype"):
-                return getattr(np, name)
-            if name in ("_reconstruct", "scalar", "_frombuffer"):
-                return getattr(importlib.import_module(module.replace("numpy.core", "numpy._core")), name)
-        raise ValueError(f"demonstrations ask for {module}.{name}, which is no array: refused")
