@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -21,7 +19,7 @@ class LinearFit:
 
     Attributes:
         steps: of the optimiser.
-        batch_size: over all processes together.
+        batch_size: B.
         learning_rates: one classifier each, times batch_size / 256.
     """
 
@@ -74,7 +72,7 @@ def fit_joint_heads(
     are one tensor under one optimiser.
 
     Args:
-        batches: `fit.steps` times this process's share of a batch, (B, D) features and (B,) labels.
+        batches: `fit.steps` times (B, D) features and (B,) labels.
         width: D.
         num_classes: K.
         fit: the optimisation.
@@ -95,10 +93,7 @@ def fit_joint_heads(
         logits = heads(features.to(device).float())  # (H, B, K)
         truth = labels.to(device).repeat(len(rates))
         losses = functional.cross_entropy(logits.flatten(0, 1), truth, reduction="none").view(len(rates), -1)
-        (losses.sum(1) @ rates / fit.batch_size).backward()
-        if PartialState().num_processes > 1:  # each has its share of the batch
-            for parameter in heads.parameters():
-                parameter.grad = reduce(parameter.grad, "sum")
+        (losses.mean(1) @ rates).backward()
         optimizer.step()
         schedule.step()
     return heads.eval()

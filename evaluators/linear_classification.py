@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather
+from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
 from evaluators.classification import FRAMING_NOTE, METRICS, Course, Predictor, aggregate, draw, hold_out
@@ -96,42 +98,42 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
 def cached_batches(
     vectors: torch.Tensor, labels: np.ndarray, rows: np.ndarray, fit: LinearFit, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield this process's share of each batch of some rows of (N, D) features and (N,) labels."""
-    for share in _shares(len(rows), fit, seed):
-        chosen = torch.from_numpy(rows)[share]
+    """Yield batches of some rows of (N, D) features and (N,) labels."""
+    for batch in batch_order(len(rows), fit.batch_size, fit.steps, seed):
+        chosen = torch.from_numpy(rows)[batch]
         yield vectors[chosen], torch.from_numpy(labels)[chosen]
 
 
 def augmented_batches(
     course: Course, train: LabelledPictures, fit: LinearFit, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield this process's share of each batch, random crops and flips run through the encoder.
+    """Yield batches of features of random crops and flips, and their labels.
 
-    A crop depends on the seed and on the picture's place in the training alone, so that both encoders see the same
-    ones, on any number of processes.
+    A crop depends on the seed and on its place in the training alone: both encoders see the same ones. Each process
+    runs its share of a batch through the encoder, then all have all features, so that the heads, which each process
+    trains, are those of one process.
     """
-    crop = v2.Compose(
+    encoder, state, size = course.encoder, PartialState(), course.framing.resolution
+    augment = v2.Compose(
         [
-            v2.RandomResizedCrop(course.framing.resolution, interpolation=InterpolationMode.BICUBIC),
+            v2.RandomResizedCrop(size, interpolation=InterpolationMode.BICUBIC),
             v2.RandomHorizontalFlip(),
         ]
     )
-    encoder, places = course.encoder, [share.tolist() for share in _shares(len(train.labels), fit, seed)]
-    order = [picture for share in places for picture in share]
+    batches = list(batch_order(len(train.labels), fit.batch_size, fit.steps, seed))
 
     def prepare(place: int) -> torch.Tensor:
+        step, position = divmod(place, fit.batch_size)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * fit.steps * fit.batch_size + first + place * every)
-            return encoder.preprocessing(crop(train.pictures[order[place]]), course.framing.resolution)
+            torch.manual_seed(seed * fit.steps * fit.batch_size + place)
+            return encoder.preprocessing(augment(train.pictures[int(batches[step][position])]), size)
 
-    state = PartialState()
-    first, every = state.process_index, state.num_processes
-    ends = np.cumsum([len(share) for share in places]).tolist()
-    batches = [range(end - len(share), end) for end, share in zip(ends, places)]
+    starts = range(0, fit.steps * fit.batch_size, fit.batch_size)
+    shares = [range(start + state.process_index, start + fit.batch_size, state.num_processes) for start in starts]
     truth = torch.from_numpy(train.labels)
-    for share, pixels in zip(places, prepared_batches(prepare, batches, encoder.device)):
-        features = encoder.pooled_features(torch.stack(pixels)).flatten(1)
-        yield features.clone(), truth[share]
+    for rows, pixels in zip(batches, prepared_batches(prepare, shares, encoder.device)):
+        features = encoder.pooled_features(torch.stack(pixels)).flatten(1).clone()
+        yield _of_all_processes(features, fit.batch_size), truth[rows]
 
 
 def best_head(heads: JointHeads, vectors: torch.Tensor, labels: np.ndarray) -> int:
@@ -139,11 +141,12 @@ def best_head(heads: JointHeads, vectors: torch.Tensor, labels: np.ndarray) -> i
     return int((heads.predict(vectors) == torch.from_numpy(labels)).sum(1).argmax())
 
 
-def _shares(count: int, fit: LinearFit, seed: int) -> Iterator[torch.Tensor]:
-    """Yield the rows of each batch that are this process's."""
-    state = PartialState()
-    for rows in batch_order(count, fit.batch_size, fit.steps, seed):
-        yield rows[state.process_index :: state.num_processes]
+def _of_all_processes(share: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """Return the (batch_size, D) features of which each process has every n-th row."""
+    count = PartialState().num_processes
+    rows = -(-batch_size // count)  # of the largest share; the others are filled up
+    gathered = gather(functional.pad(share, (0, 0, 0, rows - len(share))))  # (count * rows, D), process by process
+    return gathered.unflatten(0, (count, rows)).transpose(0, 1).flatten(0, 1)[:batch_size]
 
 
 def _control_predictor(course: Course, steps: int) -> Predictor:
