@@ -11,10 +11,6 @@ from tests.evaluators.whole_images import write_classes
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [f"linear_classification.{setting}" for setting in ("augment=true", "steps=6", "batch_size=5")]
-    "linear_classification.augment=true",
-    "linear_classification.steps=6",
-    "linear_classification.batch_size=5",
-]
 
 
 def arguments_of(folder, data, output):
