@@ -29,6 +29,16 @@ CONTROL_NOTE = (
 Predictor = Callable[[torch.Tensor, np.ndarray, torch.Tensor, int], np.ndarray]
 
 
+def check(config: TaskConfig) -> None:
+    """Look at local data before anything is measured; what is on the Hub is fetched when its turn comes.
+
+    Raises:
+        ValueError: if the data is not as its loader wants it.
+    """
+    if config.data_set != "imagenet" or Path(str(config.data)).is_dir():
+        _load(config)
+
+
 def aggregate(items: np.ndarray) -> dict[str, float]:
     """Return the accuracy in per cent of (num_images, 1) right (1) or wrong (0)."""
     return {"top1": float(100 * items.mean())}
@@ -53,11 +63,9 @@ class Course:
     @classmethod
     def start(cls, encoder: Encoder, config: TaskConfig) -> "Course":
         """Load the data and settle the resolution."""
-        assert config.data is not None  # the catalogue says that the data set has a place
-        load = load_imagenet if config.data_set == "imagenet" else load_image_folder
         wanted = config.resolution if config.resolution and encoder.any_size else encoder.input_size_px
         framing = Framing("crop", encoder.fit_resolution(wanted), encoder.patch_size_px)
-        return cls(encoder, config, load(config.data, config.limit), framing)
+        return cls(encoder, config, _load(config), framing)
 
     @property
     def describer(self) -> EncoderDescriber:
@@ -90,20 +98,19 @@ class Course:
         """Put together what `evaluate` returns.
 
         Args:
-            protocol: `id`, `notes` and `settings`.
+            protocol: `id`, `notes`, `settings` and perhaps `differs`.
             predictions: per seed (num_test,) class ids.
             controls: see `controls`.
             feature: what the classifier sees of this encoder.
             notes: what the report says of this encoder.
         """
         truth = self.data.test.labels
-        differs = "" if self.config.data_set == "imagenet" else "the data set is not one of the paper's"
         return {
             "protocol": {
                 "id": protocol["id"],
-                "notes": [*protocol["notes"], CONTROL_NOTE, *self.data.notes],
+                "notes": [*protocol["notes"], CONTROL_NOTE, self.data.note],
                 "settings": protocol["settings"],
-                "differs": differs,
+                "differs": "; ".join(filter(None, (self.data.differs, protocol.get("differs", "")))),
             },
             "data": self.data.describe(),
             "encoder": {
@@ -144,6 +151,12 @@ def hold_out(labels: np.ndarray, share: float = 0.2, most: int = 10_000) -> tupl
 def draw(file: Path, base: Result, boosted: Result) -> None:
     """Draw test pictures with the truth and what each encoder takes them for."""
     save_labels(file, base["examples"], boosted["examples"])
+
+
+def _load(config: TaskConfig) -> LabelledData:
+    assert config.data is not None  # the catalogue says that the data set has a place
+    load = load_imagenet if config.data_set == "imagenet" else load_image_folder
+    return load(config.data, config.limit)
 
 
 def _cut(part: LabelledPictures, count: int) -> LabelledPictures:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from evaluators.classification import FRAMING_NOTE, METRICS, Course, aggregate, draw
+from evaluators.classification import FRAMING_NOTE, METRICS, Course, aggregate, check, draw
 from evaluators.contract import Result, TaskConfig
 from evaluators.encoders import Encoder
 from evaluators.nearest import nearest
 
-__all__ = ["METRICS", "Config", "aggregate", "draw", "evaluate", "vote"]
+__all__ = ["METRICS", "Config", "aggregate", "check", "draw", "evaluate", "vote"]
 
 NEIGHBOURS = (10, 20, 100, 200)  # what the public code tries
 

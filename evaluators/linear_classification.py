@@ -11,7 +11,7 @@ from accelerate.utils import gather
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
-from evaluators.classification import FRAMING_NOTE, METRICS, Course, Predictor, aggregate, draw, hold_out
+from evaluators.classification import FRAMING_NOTE, METRICS, Course, Predictor, aggregate, check, draw, hold_out
 from evaluators.contract import Result, TaskConfig
 from evaluators.data_sets.image_folder import LabelledPictures
 from evaluators.encoders import Encoder
@@ -19,7 +19,7 @@ from evaluators.heads import batch_order
 from evaluators.image_features import prepared_batches
 from evaluators.joint_heads import JointHeads, LinearFit, fit_joint_heads
 
-__all__ = ["METRICS", "Config", "aggregate", "draw", "evaluate"]
+__all__ = ["METRICS", "Config", "aggregate", "check", "draw", "evaluate"]
 
 # 10 epochs x 1,250 steps of 128 pictures on each of 8 GPUs: ten times over ImageNet
 FIT_PRESETS = {"full": LinearFit(12_500, 1_024), "cpu": LinearFit(500, 128)}
@@ -188,4 +188,5 @@ def _protocol(config: Config, num_held: int) -> dict[str, Any]:
             f"{FRAMING_NOTE}class token and mean patch token side by side, without a class token the latter alone.",
         ],
         "settings": {**asdict(config.fit), "learning_rates": "1e-5 to 0.1"} | {"augment": config.augments},
+        "differs": "" if config.augments else "training pictures are neither cropped at random nor flipped",
     }

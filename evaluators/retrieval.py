@@ -72,6 +72,15 @@ class Config(TaskConfig):
         Framing(self.framing or "crop", (1, 1), 1)
 
 
+def check(config: Config) -> None:
+    """Look at the data before anything is measured.
+
+    Raises:
+        ValueError: if it is not as its loader wants it.
+    """
+    _load(config)
+
+
 def evaluate(encoder: Encoder, config: Config) -> Result:
     """Measure mAP (easy, medium, hard) or GAP; nothing is random, so there is one run whatever the seeds.
 
@@ -101,7 +110,7 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
         "data": data.describe(),
         "encoder": {
             **encoder.describe(),
-            "resolution_px": list(framing.resolution),
+            "resolution_px": ["own size"] if name == "native" else list(framing.resolution),
             "feature": search.feature,
             "framing": name,
             "notes": [f"feature: {search.feature}", *tuned],
@@ -262,4 +271,4 @@ def _control_notes(data: RankingData | ExhibitData) -> list[str]:
     return lines
 
 
-__all__ = ["METRICS", "Config", "Search", "aggregate", "draw", "evaluate"]
+__all__ = ["METRICS", "Config", "Search", "aggregate", "check", "draw", "evaluate"]

@@ -125,13 +125,23 @@ class LabelledPictures:
 
 @dataclass(frozen=True)
 class LabelledData:
-    """A data set of classes; `test` is what is reported on."""
+    """A data set of classes.
+
+    Attributes:
+        source: where it is.
+        train: what classifiers learn from.
+        test: what is reported on.
+        class_names: by class id.
+        note: which split is what, for the report.
+        differs: why the numbers cannot be put beside the paper's, "" if they can.
+    """
 
     source: str
     train: LabelledPictures
     test: LabelledPictures
     class_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    note: str
+    differs: str
 
     def describe(self) -> dict[str, Any]:
         """Return what a report prints about the data."""
@@ -175,7 +185,7 @@ def load_image_folder(data: str, limit: int | None = None) -> LabelledData:
         label_pictures(train_root, train, tuple(train), limit),
         label_pictures(test_root or train_root, test, tuple(train), limit),
     )
-    return LabelledData(data, *splits, class_names=tuple(train), notes=(note,))
+    return LabelledData(data, *splits, tuple(train), note, differs="the data set is not one of the paper's")
 
 
 @lru_cache(maxsize=4)

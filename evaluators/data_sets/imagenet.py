@@ -71,8 +71,10 @@ def load_imagenet(data: str, limit: int | None = None) -> LabelledData:
     else:
         (train, class_names), (test, _) = (_read_rows(data, splits, limit) for splits in ("train", "validation"))
     whole = len(class_names) == NUM_CLASSES and (len(train.labels), len(test.labels)) == SPLIT_SIZES
-    notes = () if whole or limit is not None else (f"Not the whole of ImageNet-1k: {len(class_names)} classes.",)
-    return LabelledData(data, train, test, class_names, notes)
+    differs = (
+        "" if whole else f"not the whole of ImageNet-1k: {len(class_names)} classes, {len(test.labels)} test pictures"
+    )
+    return LabelledData(data, train, test, class_names, "Trained on `train`, reported on `val`.", differs)
 
 
 def _read_folders(root: Path, limit: int | None) -> tuple[LabelledPictures, LabelledPictures, tuple[str, ...]]:

@@ -226,6 +226,17 @@ def test_data_that_is_not_whole_ends_in_one_sentence(
     assert not Path("/tmp/should-not-exist-spatialboost").exists()
 
 
+def test_missing_pictures_are_told_before_an_encoder_is_loaded(oxford, tmp_path, monkeypatch, capsys):
+    shutil.copytree(oxford, tmp_path / "data")
+    (tmp_path / "data" / "jpg" / "red_000003.jpg").unlink()
+    monkeypatch.setattr(
+        "evaluators.encoders.load_encoder", lambda *_: pytest.fail("loaded before the data was checked")
+    )
+    arguments = ["--base", "a", "--boosted", "b", "--tasks", "all", "--output", str(tmp_path / "report")]
+    assert evaluate([*arguments, "--data", f"roxford={tmp_path / 'data'}"]) == 2
+    assert "lacks 1 of 14 pictures: fetch red_000003.jpg" in capsys.readouterr().err
+
+
 def test_real_landmarks_find_each_other(encoder_folders, tmp_path):
     if not REAL.is_dir():
         pytest.skip(f"{REAL} is absent: the real samples are not part of the project")

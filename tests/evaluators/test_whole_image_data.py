@@ -28,7 +28,7 @@ def labels_by_name(part):
 def test_folders_train_and_test_are_used_as_they_are(tmp_path, test_name):
     data = load_image_folder(str(write_classes(tmp_path / "data", 2, ("train", test_name))))
     assert data.class_names == ("blue", "green", "red") and data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert labels_by_name(data.test)["green/001.png"] == 1 and f"reported on `{test_name}`" in data.notes[0]
+    assert labels_by_name(data.test)["green/001.png"] == 1 and f"reported on `{test_name}`" in data.note
     assert data.describe()["images_in_both_splits"] == 0
 
 
@@ -78,7 +78,7 @@ def test_imagenet_in_folders(tmp_path, below):
     write_classes(tmp_path / "data" / below, 2, suffix="JPEG")
     data = load_imagenet(str(tmp_path / "data"))
     assert (len(data.train.labels), len(data.test.labels)) == (6, 6) and data.class_names == tuple(COLOURS)
-    assert "Not the whole of ImageNet-1k: 3 classes" in data.notes[0]
+    assert data.differs == "not the whole of ImageNet-1k: 3 classes, 6 test pictures"
     assert data.train.pictures[0].mode == "RGB"
 
 
