@@ -15,7 +15,7 @@ def bin_depth(logits: torch.Tensor, min_depth_m: float, max_depth_m: float) -> t
     """(B, K, h, w) logits of uniform bins -> (B, h, w) metres, as `LinearDepthHead` does it."""
     weights = torch.relu(logits) + 0.1
     centres = torch.linspace(min_depth_m, max_depth_m, logits.shape[1], device=logits.device)
-    return torch.einsum("bkhw,k->bhw", weights / weights.sum(1, keepdim=True), centres)
+    return torch.einsum("bkhw,k->bhw", weights, centres) / weights.sum(1)
 
 
 class DPTDepthHead(nn.Module):
@@ -40,7 +40,7 @@ class DPTDepthHead(nn.Module):
         )
         self.neck = DPTNeck(config)
         self.head = DPTDepthEstimationHead(config)
-        self.head.head[-2:] = nn.Sequential(nn.Conv2d(32, num_bins, kernel_size=1), nn.Identity())
+        self.head.head[-2], self.head.head[-1] = nn.Conv2d(32, num_bins, kernel_size=1), nn.Identity()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, 4C, h, w) features of four layers -> (B, 16h, 16w) depth in metres."""

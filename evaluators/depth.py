@@ -12,7 +12,17 @@ from torch.nn import functional
 
 from evaluators.contract import Result
 from evaluators.dense_heads import UpsampledDepthHead
-from evaluators.dense_probe import DenseProbeConfig, Map, MapOfSize, Recipe, check, frames_of, load_data, run_probe
+from evaluators.dense_probe import (
+    DenseProbeConfig,
+    Map,
+    MapOfSize,
+    Recipe,
+    check,
+    frames_of,
+    load_data,
+    loss_stride,
+    run_probe,
+)
 from evaluators.dense_protocols import DEPTH, crop_truth
 from evaluators.dense_views import Slide
 from evaluators.encoders import Encoder
@@ -117,6 +127,7 @@ def probe_depth(
         protocol.augmentation,
         layers,
         class_token=kind == "linear" and config.upstream_compat,
+        loss_stride=loss_stride(config),
     )
     return run_probe(encoder, config, fit, data, DepthTask(config, fit, data.source, kind, make_head, note), recipe)
 
@@ -127,8 +138,16 @@ def aggregate(items: np.ndarray) -> dict[str, float]:
 
 
 def draw(file: Path, base: Result, boosted: Result) -> None:
-    """Image, truth, base and boosted."""
-    save_picture(file, base["examples"], boosted["examples"], class_names=None)
+    """Image, truth, base and boosted; sparse truth (LiDAR) is thickened, or it could not be seen."""
+    shown = [{**example, "truth": _thicken(example["truth"])} for example in base["examples"]]
+    save_picture(file, shown, boosted["examples"], class_names=None)
+
+
+def _thicken(truth_m: Map) -> Map:
+    """(H, W) -> the same where most pixels have a reading, else every reading 7 x 7 pixels large."""
+    if (truth_m > 0).mean() > 0.5:
+        return truth_m
+    return functional.max_pool2d(torch.from_numpy(truth_m)[None, None], 7, stride=1, padding=3)[0, 0].numpy()
 
 
 class DepthTask:

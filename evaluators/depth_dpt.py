@@ -32,7 +32,7 @@ class Config(depth.Config):
     def __post_init__(self) -> None:
         """Fill in the preset's width, too."""
         super().__post_init__()
-        self._fill(False, width=WIDTHS[self.preset])
+        object.__setattr__(self, "width", self.width or WIDTHS[self.preset])
 
 
 def evaluate(encoder: Encoder, config: Config) -> Result:

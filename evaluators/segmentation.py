@@ -10,7 +10,17 @@ import torch
 
 from evaluators.contract import Result
 from evaluators.dense_data import resize_nearest
-from evaluators.dense_probe import DenseProbeConfig, Map, MapOfSize, Recipe, check, frames_of, load_data, run_probe
+from evaluators.dense_probe import (
+    DenseProbeConfig,
+    Map,
+    MapOfSize,
+    Recipe,
+    check,
+    frames_of,
+    load_data,
+    loss_stride,
+    run_probe,
+)
 from evaluators.dense_protocols import SEGMENTATION, SegmentationProtocol
 from evaluators.dense_views import Slide
 from evaluators.encoders import Encoder
@@ -78,7 +88,15 @@ def probe_segmentation(
         for side in frame.size
     )
     slide = Slide(frame.size, (rows, columns), scales, flip=several, keep_aspect=on_windows)
-    recipe = Recipe(slide, frame, training_frame, protocol.augmentation, layers, cache_test=not several)
+    recipe = Recipe(
+        slide,
+        frame,
+        training_frame,
+        protocol.augmentation,
+        layers,
+        cache_test=not several,
+        loss_stride=loss_stride(config),
+    )
     task = SegmentationTask(config, slide, data.source, len(data.class_names), kind, note)
     return run_probe(encoder, config, fit, data, task, recipe)
 
