@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,7 +11,8 @@ from PIL import Image
 RIGHT, WRONG = "#2a7d3a", "#b03a2e"
 HEIGHT_PX, GAP_PX = 240, 6
 MOST_VIEWS = 4
-LETTERS_A_LINE, MOST_LINES = 88, 5
+LETTERS_A_LINE, QUESTION_LINES, ANSWER_LINES = 88, 9, 5
+LINE_INCHES, FEWEST_LINES = 0.21, 13
 
 
 def shown_question(
@@ -43,32 +43,34 @@ def save_answers(file: Path, base: list[dict[str, np.ndarray]], boosted: list[di
         base: examples of `shown_question`.
         boosted: the same questions.
     """
-    figure = Figure(figsize=(13, 3.1 * len(base)), layout="constrained")
-    axes = figure.subplots(len(base), 2, squeeze=False, width_ratios=(5, 8))
-    for (picture, words), ours, theirs in zip(axes, base, boosted):
-        picture.imshow(ours["image"])
-        picture.set_axis_off()
-        words.set_axis_off()
+    rows = [_texts(ours, theirs) for ours, theirs in zip(base, boosted)]
+    heights = [max(FEWEST_LINES, sum(len(lines) + 0.6 for _, lines, _ in row)) for row in rows]
+    figure = Figure(figsize=(13, LINE_INCHES * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(base), 2, squeeze=False, width_ratios=(5, 8), height_ratios=heights)
+    for (picture, words), example, row, height in zip(axes, base, rows, heights):
+        picture.imshow(example["image"])
+        picture.set_anchor("NW")
         line = 0.0
-        for name, example, key in (
-            ("question", ours, "question"),
-            ("truth", ours, "truth"),
-            ("base", ours, "answer"),
-            ("boosted", theirs, "answer"),
-        ):
-            line = _write(words, line, name, str(example[key]), bool(example["right"]) if key == "answer" else None)
+        for name, lines, colour in row:
+            style = {"transform": words.transAxes, "va": "top", "color": colour, "fontsize": 10}
+            words.text(0, 1 - line / height, name, fontweight="bold", **style)
+            words.text(0.14, 1 - line / height, "\n".join(lines).replace("$", r"\$"), **style)
+            line += len(lines) + 0.6
+    for axis in axes.flat:
+        axis.set_axis_off()
     figure.savefig(file, dpi=100)
 
 
-def _write(axis: Any, line: float, name: str, text: str, right: bool | None) -> float:
-    """Write one text from a line on; return the line of the next."""
+def _texts(base: dict[str, np.ndarray], boosted: dict[str, np.ndarray]) -> list[tuple[str, list[str], str]]:
+    """Name, lines and colour of every text of an example."""
+    texts = [(name, _lines(str(base[name]), QUESTION_LINES), "black") for name in ("question", "truth")]
+    for name, example in (("base", base), ("boosted", boosted)):
+        mark, colour = ("✓", RIGHT) if example["right"] else ("✗", WRONG)
+        texts.append((f"{name} {mark}", _lines(str(example["answer"]), ANSWER_LINES), colour))
+    return texts
+
+
+def _lines(text: str, most: int) -> list[str]:
+    """A text wrapped into at most so many lines."""
     lines = [piece for part in text.splitlines() for piece in textwrap.wrap(part, LETTERS_A_LINE)] or ["(nothing)"]
-    if len(lines) > MOST_LINES:
-        lines = [*lines[: MOST_LINES - 1], "..."]
-    mark = "" if right is None else (" ✓" if right else " ✗")
-    colour = "black" if right is None else (RIGHT if right else WRONG)
-    top = 1 - line / (2 * MOST_LINES + 2)
-    style = {"transform": axis.transAxes, "va": "top", "color": colour, "fontsize": 10}
-    axis.text(0, top, name + mark, fontweight="bold", **style)
-    axis.text(0.14, top, "\n".join(lines).replace("$", r"\$"), **style)
-    return line + len(lines) + 0.6
+    return lines if len(lines) <= most else [*lines[: most - 1], "..."]
