@@ -43,7 +43,7 @@ class DPTDepthHead(nn.Module):
         self.head.head[-2], self.head.head[-1] = nn.Conv2d(32, num_bins, kernel_size=1), nn.Identity()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, 4C, h, w) features of four layers -> (B, 16h, 16w) depth in metres."""
+        """(B, 4C, h, w) features of four layers -> (B, 16h, 16w) depth in metres; odd sides count as h + 1."""
         rows, columns = features.shape[-2:]
         with torch.autocast(features.device.type, torch.bfloat16, enabled=features.is_cuda):
             tokens = [part.flatten(2).mT for part in features.chunk(NUM_LAYERS, dim=1)]  # each (B, h * w, C)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from evaluators.dense_heads import DPTDepthHead, UpsampledDepthHead, bin_depth, even_layers, last_layers
 from evaluators.heads import (
     FitConfig,
     LinearDepthHead,
@@ -113,3 +114,35 @@ def test_depth_head_learns_depth_that_is_linear_in_the_features():
     head = fit_head(make_head, features, truth_m, SigLoss(1e-3, 10.0, 20), config, seed=0)
     error_m = (head(features) - truth_m).abs().mean()
     assert error_m < 0.3 < (truth_m - truth_m.mean()).abs().mean()
+
+
+def test_the_expectation_over_bins_is_that_of_the_linear_head():
+    head = LinearDepthHead(6, 16, 0.5, 8.0).eval()
+    features = torch.randn(2, 6, 3, 4)
+    logits = head.bin_logits(head.batch_norm(features))
+    torch.testing.assert_close(bin_depth(logits, 0.5, 8.0), head(features))
+
+
+def test_the_dpt_head_gives_depth_sixteen_times_as_fine_and_uses_all_layers():
+    head = DPTDepthHead(4 * 6, 32, 0.5, 8.0, width=8)
+    features = torch.randn(2, 24, 2, 4, requires_grad=True)
+    depth_m = head(features)
+    assert depth_m.shape == (2, 32, 64) and 0.5 <= depth_m.min() <= depth_m.max() <= 8.0
+    depth_m.sum().backward()
+    assert all(part.abs().max() > 0 for part in features.grad.chunk(4, dim=1))
+    published = DPTDepthHead(4 * 384, 256, 1e-3, 10.0)
+    assert [layer.projection.out_channels for layer in published.neck.reassemble_stage.layers] == [128, 256, 512, 1024]
+    assert published.head.head[-2].out_channels == 256 and published.neck.config.fusion_hidden_size == 256
+
+
+def test_layers_of_dpt_are_even_and_a_vit_larges_are_uneven_upstream():
+    assert even_layers(12) == (2, 5, 8, 11) and even_layers(24) == (5, 11, 17, 23) and even_layers(40)[-1] == 39
+    assert even_layers(24, upstream_compat=True) == (4, 11, 17, 23)
+    assert even_layers(2) == (0, 0, 0, 1) and last_layers(12) == (8, 9, 10, 11) and last_layers(2) == (0, 1)
+
+
+def test_upsampling_logits_is_upsampling_features():
+    head = UpsampledDepthHead(6, 16, 0.5, 8.0)
+    features = torch.randn(2, 6, 3, 4)
+    expected = bin_depth(head.bin_logits(upsample(features, (12, 16))), 0.5, 8.0)  # as DINOv2 computes it
+    torch.testing.assert_close(head(features), expected)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from evaluators.dense_protocols import DEPTH, crop_truth
 from evaluators.depth import aggregate
 from evaluators.metrics import (
     DEPTH_METRICS,
@@ -67,3 +68,33 @@ def test_metrics_know_their_direction():
     assert rmse.arrow == "↓" and rmse.is_better(-0.1) and not rmse.is_better(0.1) and not rmse.is_better(0.0)
     assert delta1.arrow == "↑" and delta1.is_better(0.1) and not delta1.is_better(-0.1)
     assert all(metric.higher_is_better for metric in SEGMENTATION_METRICS)
+
+
+def test_mean_iou_is_the_upstream_definition_with_absent_classes():
+    random = np.random.default_rng(0)
+    truths = [random.choice([0, 1, 3, 6, 255], (20, 30)) for _ in range(4)]  # 2, 4 and 5 are nowhere in the truth
+    predictions = [random.choice([0, 1, 2, 3, 6], (20, 30)) for _ in range(4)]  # 4 and 5 are nowhere at all
+    both, predicted, true = np.zeros((3, 7))
+    for prediction, truth in zip(predictions, truths):  # intersect_and_union of mmsegmentation and DINOv3
+        prediction, truth = prediction[truth != 255], truth[truth != 255]
+        both += np.histogram(prediction[prediction == truth], bins=7, range=(0, 6))[0]
+        predicted += np.histogram(prediction, bins=7, range=(0, 6))[0]
+        true += np.histogram(truth, bins=7, range=(0, 6))[0]
+    with np.errstate(invalid="ignore"):
+        expected = np.nanmean(both / (predicted + true - both))
+    items = np.stack([overlap(prediction, truth, 7) for prediction, truth in zip(predictions, truths)])
+    assert segmentation_scores(items)["mean_iou"] == pytest.approx(100 * expected, rel=1e-12)
+
+
+def test_published_crops_by_hand():
+    nyud, kitti = np.ones((480, 640)), np.ones((352, 1216))
+    kept = crop_truth(nyud, DEPTH["nyud"].crops["eigen"]).nonzero()
+    assert [(axis.min(), axis.max() + 1) for axis in kept] == [(45, 471), (41, 601)]
+    kept = crop_truth(kitti, DEPTH["kitti"].crops["garg"]).nonzero()
+    assert [(axis.min(), axis.max() + 1) for axis in kept] == [(143, 349), (43, 1172)]
+    kept = crop_truth(kitti, DEPTH["kitti"].crops["eigen"]).nonzero()
+    assert [(axis.min(), axis.max() + 1) for axis in kept] == [(117, 321), (43, 1172)]
+    assert crop_truth(nyud, DEPTH["nyud"].crops["none"]).all()
+    odd = np.random.default_rng(0).random((37, 53))
+    cut = crop_truth(odd, DEPTH["nyud"].crops["eigen"])
+    assert np.array_equal(cut[cut > 0], odd[3:36, 3:49].flatten())
