@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from evaluators.random_encoder import randomised
 BATCH_SIZE = 32
 MAX_WORKERS = 16
 HISTOGRAM_BINS = 8  # per colour channel
+Group = tuple[list[int], torch.Tensor]  # places in a batch, what was prepared for them, stacked
 
 
 class Describer(Protocol):
@@ -38,8 +39,8 @@ class Describer(Protocol):
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """What one picture needs beforehand, in a worker process."""
 
-    def describe(self, prepared: list[torch.Tensor]) -> torch.Tensor:
-        """Return (B, D) float32."""
+    def describe(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return (B, D) float32 of B prepared pictures of one size."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,9 @@ class EncoderDescriber:
         framed = self.framing(picture)
         return self.encoder.preprocessing(framed, (framed.height, framed.width))
 
-    def describe(self, prepared: list[torch.Tensor]) -> torch.Tensor:
-        """Return (B, 2 C), or (B, C) without a class token; pictures of one size go through together."""
-        sizes = [tuple(pixels.shape) for pixels in prepared]
-        rows: dict[int, torch.Tensor] = {}
-        for size in dict.fromkeys(sizes):
-            members = [index for index, other in enumerate(sizes) if other == size]
-            batch = torch.stack([prepared[index] for index in members])
-            rows |= zip(members, self.encoder.pooled_features(batch).flatten(1).float())
-        return torch.stack([rows[index] for index in range(len(prepared))])
+    def describe(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return (B, 2 C) of (B, 3, H, W), or (B, C) without a class token."""
+        return self.encoder.pooled_features(batch).flatten(1).float()
 
 
 @dataclass(frozen=True)
@@ -107,9 +102,9 @@ class HistogramDescriber:
         counts = np.bincount(bins @ np.array([HISTOGRAM_BINS**2, HISTOGRAM_BINS, 1]), minlength=HISTOGRAM_BINS**3)
         return torch.from_numpy(np.sqrt(counts / counts.mean())).float()
 
-    def describe(self, prepared: list[torch.Tensor]) -> torch.Tensor:
+    def describe(self, batch: torch.Tensor) -> torch.Tensor:
         """Return (B, bins^3)."""
-        return torch.stack(prepared)
+        return batch
 
 
 def control_describers(encoder: Encoder, framing: Framing) -> dict[str, Describer]:
@@ -145,7 +140,7 @@ def _make(describer: Describer, pictures: Pictures, file: Path) -> None:
     """Write (N, D) float32, or float16 for an encoder of less than 32 bits."""
     state = PartialState()
     half = isinstance(describer, EncoderDescriber) and describer.encoder.dtype != torch.float32
-    width = describer.describe([describer.prepare(pictures[0])]).shape[1]
+    width = describer.describe(describer.prepare(pictures[0])[None]).shape[1]
     if state.is_main_process:
         np.lib.format.open_memmap(file, "w+", np.float16 if half else np.float32, (len(pictures), width))
     state.wait_for_everyone()
@@ -154,35 +149,44 @@ def _make(describer: Describer, pictures: Pictures, file: Path) -> None:
     batches = [range(start, min(start + BATCH_SIZE, len(pictures))) for start in starts]
     prepared = prepared_batches(lambda index: describer.prepare(pictures[index]), batches, describer.device)
     told = tqdm(prepared, desc="features", total=len(batches), unit="batch", disable=not state.is_main_process)
-    for batch, indices in zip(told, batches):
-        described = describer.describe(batch).cpu().numpy().astype(vectors.dtype)
-        if not np.isfinite(described).all():
-            raise ValueError("the encoder gives features that are not finite: load it in float32")
-        vectors[indices.start : indices.stop] = described
+    for groups, indices in zip(told, batches):
+        for members, batch in groups:
+            described = describer.describe(batch).cpu().numpy().astype(vectors.dtype)
+            if not np.isfinite(described).all():
+                raise ValueError("the encoder gives features that are not finite: load it in float32")
+            vectors[indices.start + np.array(members)] = described
     vectors.flush()
 
 
 def prepared_batches(
-    prepare: Callable[[int], Any], batches: Sequence[Sequence[int]], device: torch.device
-) -> Iterator[list[Any]]:
-    """Yield what `prepare` makes of the items of each batch; beside a GPU, worker processes work ahead."""
+    prepare: Callable[[int], torch.Tensor], batches: Sequence[Sequence[int]], device: torch.device
+) -> Iterator[list[Group]]:
+    """Yield what `prepare` makes of each batch, in groups of one size; beside a GPU, worker processes work ahead."""
     processes = PartialState().num_processes
     workers = 0 if device.type == "cpu" else min(MAX_WORKERS, (os.cpu_count() or 1) // processes)
     loader = DataLoader(
         _Prepared(prepare),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_group,
         multiprocessing_context="fork" if workers else None,  # what prepares need not be picklable
     )
     return iter(loader)
 
 
+def _group(prepared: list[torch.Tensor]) -> list[Group]:
+    """Stack what has one size; few tensors leave a worker, each of which costs it an open file."""
+    members: dict[torch.Size, list[int]] = {}
+    for index, tensor in enumerate(prepared):
+        members.setdefault(tensor.shape, []).append(index)
+    return [(indices, torch.stack([prepared[index] for index in indices])) for indices in members.values()]
+
+
 class _Prepared(Dataset):
     """Any index is an item."""
 
-    def __init__(self, prepare: Callable[[int], Any]) -> None:
+    def __init__(self, prepare: Callable[[int], torch.Tensor]) -> None:
         self.prepare = prepare
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> torch.Tensor:
         return self.prepare(index)

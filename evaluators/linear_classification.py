@@ -131,8 +131,8 @@ def augmented_batches(
     starts = range(0, fit.steps * fit.batch_size, fit.batch_size)
     shares = [range(start + state.process_index, start + fit.batch_size, state.num_processes) for start in starts]
     truth = torch.from_numpy(train.labels)
-    for rows, pixels in zip(batches, prepared_batches(prepare, shares, encoder.device)):
-        features = encoder.pooled_features(torch.stack(pixels)).flatten(1).clone()
+    for rows, [(_, pixels)] in zip(batches, prepared_batches(prepare, shares, encoder.device)):
+        features = encoder.pooled_features(pixels).flatten(1).clone()
         yield _of_all_processes(features, fit.batch_size), truth[rows]
 
 

@@ -17,7 +17,7 @@ from evaluators import knn_classification, linear_classification
 from evaluators.classification import Course, hold_out
 from evaluators.encoders import load_encoder
 from evaluators.framing import Framing
-from evaluators.image_features import EncoderDescriber, HistogramDescriber, picture_vectors
+from evaluators.image_features import EncoderDescriber, HistogramDescriber, picture_vectors, prepared_batches
 from evaluators.joint_heads import LEARNING_RATES, JointHeads, LinearFit, fit_joint_heads
 from evaluators.knn_classification import vote
 from evaluators.linear_classification import augmented_batches, best_head, cached_batches
@@ -138,9 +138,29 @@ def test_vectors_of_pictures_of_any_size_are_those_of_each_alone(encoder, folder
     describer = EncoderDescriber(encoder, Framing("native", (32, 32), 8))
     vectors = picture_vectors(describer, pictures, tmp_path)
     for index in range(5):
-        alone = describer.describe([describer.prepare(pictures[index])])[0]
+        alone = describer.describe(describer.prepare(pictures[index])[None])[0]
         assert torch.allclose(vectors[index], alone, atol=1e-5)
     assert len({pictures[index].size for index in range(5)}) > 1
+
+
+def test_worker_processes_beside_a_gpu_prepare_what_this_process_would(encoder, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluators.image_features.MAX_WORKERS", 2)
+    course = Course.start(encoder, config_of(knn_classification, folder, tmp_path, limit=5))
+    describer = EncoderDescriber(encoder, Framing("native", (32, 32), 8))
+    here, there = (
+        list(
+            prepared_batches(
+                lambda index: describer.prepare(course.data.train.pictures[index]),
+                [range(3), range(3, 5)],
+                torch.device(device),
+            )
+        )
+        for device in ("cpu", "cuda")
+    )
+    for ours, theirs in zip(here, there):
+        assert [members for members, _ in ours] == [members for members, _ in theirs]
+        assert all(torch.equal(one, other) for (_, one), (_, other) in zip(ours, theirs))
+    assert sorted(place for members, _ in here[0] for place in members) == [0, 1, 2] and len(here) == 2
 
 
 def test_a_histogram_sees_colours_only():
