@@ -243,7 +243,7 @@ class Form:
             learning_rate=1e-5,
             bf16=device == "cuda",
             use_cpu=device == "cpu",
-            report_to="none",
+            report_to=["none"],
             disable_tqdm=True,
             dataset_kwargs={"skip_prepare_dataset": True},
         )
