@@ -97,6 +97,8 @@ TASKS = {
     "retrieval": Task("retrieval", "retrieval", "retrieval"),
     "scene_segmentation": Task("scenes", "3D semantic segmentation, linear layer", "scenes.scene_segmentation"),
     "registration": Task("scenes", "registration of partial point clouds", "scenes.registration"),
+    "scene_answers": Task("scenes", "answers about scenes", "scenes.scene_answers"),
+    "scene_grounding": Task("scenes", "grounding of descriptions", "scenes.scene_grounding"),
     "robot_success": Task("robots", "behaviour cloning, success", "robots.success", "robot"),
     "robot_actions": Task("robots", "behaviour cloning, error of held-out actions", "robots.offline_actions"),
     "robot_return": Task("robots", "behaviour cloning, return", "robots.returns", "robot"),
@@ -108,9 +110,22 @@ TASKS = {
 }
 
 SCENES = ("scene_segmentation", "registration")
+SCANNET_TERMS = (
+    "Send the signed ScanNet Terms of Use (github.com/ScanNet/ScanNet; non-commercial) to its authors, download and "
+    "export the scans with SensReader."
+)
+SCANQA_TERMS = "The questions are at github.com/ATR-DBI/ScanQA, the scans are ScanNet's, whose terms must be signed."
+SQA3D_TERMS = "CC-BY-4.0, at github.com/SilongYong/SQA3D; the scans are ScanNet's, whose terms must be signed."
+SCANREFER_TERMS = (
+    "Fill in the form at github.com/daveredrum/ScanRefer; the scans are ScanNet's, whose terms must be signed."
+)
 
 DATA_SETS = {
     "rooms": DataSet("data of `spatialboost build`", (*DEPTH, *SEGMENTATION, *SCENES, "spatial_questions")),
+    "scannet": DataSet("ScanNet v2", SCENES, SCANNET_TERMS),
+    "scanqa": DataSet("ScanQA", ("scene_answers",), SCANQA_TERMS),
+    "sqa3d": DataSet("SQA3D", ("scene_answers",), SQA3D_TERMS),
+    "scanrefer": DataSet("ScanRefer", ("scene_grounding",), SCANREFER_TERMS),
     "nyud": DataSet("NYU Depth v2", DEPTH, NYUD_TERMS),
     "kitti": DataSet("KITTI, Eigen's split", DEPTH, KITTI_TERMS),
     "ade20k": DataSet("ADE20K", SEGMENTATION, ADE20K_TERMS),

@@ -119,9 +119,10 @@ class SceneConfig(TaskConfig):
             object.__setattr__(self, name, value)
 
 
-def digest(scenes: Sequence[Scene]) -> str:
-    """One hash of many scenes."""
-    return hashlib.sha256("".join(scene.fingerprint for scene in scenes).encode()).hexdigest()[:16]
+def digest(scenes: Sequence[Scene], *more: Any) -> str:
+    """One hash of many scenes, and of what is asked about them."""
+    parts = [*(scene.fingerprint for scene in scenes), *map(repr, more)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def unproject(view: View) -> tuple[np.ndarray, np.ndarray]:
