@@ -32,4 +32,6 @@ style: install
 	$(BIN)/ruff format .
 
 bench: install
-	$(BIN)/python -m benchmarks.data $(ARGS)
+	$(BIN)/python -m benchmarks.data
+	for name in encoder feature_cache training loading scaling profile_step batching loss_head data_loading; do \
+		$(BIN)/python -m benchmarks.$$name --smallest || exit 1; done
