@@ -143,7 +143,11 @@ def evaluate(root: Path, smallest: bool) -> None:
     limit = ["--limit", "8"] if smallest else []
     encoders = ["--base", str(root / "encoder"), "--boosted", str(root / "stage3" / "encoder")]
     places = ["--data", str(root / "data"), "--output", str(root / "report")]
-    run_command(run.main, "evaluate", [*encoders, "--tasks", "depth_linear,segmentation_linear", *places, "--preset", "cpu", *limit])
+    run_command(
+        run.main,
+        "evaluate",
+        [*encoders, "--tasks", "depth_linear,segmentation_linear", *places, "--preset", "cpu", *limit],
+    )
 
 
 def load_in_isolation(root: Path) -> str:
