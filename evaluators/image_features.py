@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -50,23 +51,32 @@ class EncoderDescriber:
     Attributes:
         encoder: frozen.
         framing: how a picture becomes the encoder's input.
-        name: stands for the encoder's weights.
+        random: see through the architecture without training instead, which is made only when it is needed. One
+            serves base and boosted, which have the architecture of the base in common.
     """
 
     encoder: Encoder
     framing: Framing
-    name: str = ""
+    random: bool = False
 
     @property
     def key(self) -> str:
         """Stands for weights, precision, framing and normalisation."""
-        weights = self.name or self.encoder.weights_hash
+        weights = self.encoder.weights_hash
+        if self.random:
+            told = self.encoder.describe()
+            architecture = (told[key] for key in ("model_type", "num_hidden_layers", "patch_size_px", "hidden_size"))
+            weights = f"random {' '.join(map(str, architecture))}"
         return f"{weights} {self.encoder.dtype} {self.framing} {self.encoder.preprocessing}"
 
     @property
     def device(self) -> torch.device:
         """Where the encoder is."""
         return self.encoder.device
+
+    @cached_property
+    def _looked_through(self) -> Encoder:
+        return randomised(self.encoder) if self.random else self.encoder
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """Return float32 (3, H, W)."""
@@ -75,7 +85,7 @@ class EncoderDescriber:
 
     def describe(self, batch: torch.Tensor) -> torch.Tensor:
         """Return (B, 2 C) of (B, 3, H, W), or (B, C) without a class token."""
-        return self.encoder.pooled_features(batch).flatten(1).float()
+        return self._looked_through.pooled_features(batch).flatten(1).float()
 
 
 @dataclass(frozen=True)
@@ -108,15 +118,9 @@ class HistogramDescriber:
 
 
 def control_describers(encoder: Encoder, framing: Framing) -> dict[str, Describer]:
-    """What frames the scores: the architecture without training, and colours alone.
-
-    One random encoder serves base and boosted, which have the architecture of the base in common.
-    """
-    told = encoder.describe()
-    architecture = " ".join(str(told[key]) for key in ("model_type", "num_hidden_layers", "patch_size_px"))
-    name = f"random {architecture} {encoder.hidden_size}"
+    """What frames the scores: the architecture without training, and colours alone."""
     return {
-        "random_encoder": EncoderDescriber(randomised(encoder), framing, name),
+        "random_encoder": EncoderDescriber(encoder, framing, random=True),
         "colour_histogram": HistogramDescriber(),
     }
 

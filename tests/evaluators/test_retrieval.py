@@ -11,8 +11,10 @@ from PIL import Image
 
 from evaluators import retrieval
 from evaluators.data_sets.amstertime import load_amstertime
+from evaluators.data_sets.image_folder import read_places
 from evaluators.data_sets.met import load_met
 from evaluators.data_sets.oxford_paris import load_oxford_paris
+from evaluators.data_sets.rankings import leave_one_out
 from evaluators.encoders import load_encoder
 from tests.commands import evaluate
 from tests.evaluators.whole_images import COLOURS, blob, save, write_classes
@@ -134,6 +136,12 @@ def test_amstertime_ranks_the_other_time_only(amstertime):
     assert data.levels["map"][1].relevant.tolist() == [4] and data.levels["map"][1].junk.tolist() == [0, 1, 2]
     assert data.levels["map"][4].relevant.tolist() == [1] and data.levels["map"][4].junk.tolist() == [3, 4, 5]
     assert data.queries.names[1] == "old/0001.jpg" and data.queries.names[4] == "new/0001.png"
+
+
+def test_a_picture_of_a_place_is_asked_for_the_others_and_is_itself_junk(places):
+    data = leave_one_out("here", read_places(str(places)))
+    assert data.levels["map"][6].relevant.tolist() == [5, 7, 8, 9] and data.levels["map"][6].junk.tolist() == [6]
+    assert len(data.queries) == len(data.database) == 15
 
 
 def test_met_tells_exhibits_from_distractors(met):
