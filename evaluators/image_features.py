@@ -23,6 +23,7 @@ from evaluators.random_encoder import randomised
 BATCH_SIZE = 32
 MAX_WORKERS = 16
 HISTOGRAM_BINS = 8  # per colour channel
+MEAN_ONLY = "mean patch token (there is no class token)"
 Group = tuple[list[int], torch.Tensor]  # places in a batch, what was prepared for them, stacked
 
 

@@ -8,11 +8,13 @@ import torch
 from evaluators.classification import FRAMING_NOTE, METRICS, Course, aggregate, check, draw
 from evaluators.contract import Result, TaskConfig
 from evaluators.encoders import Encoder
+from evaluators.image_features import MEAN_ONLY
 from evaluators.nearest import nearest
 
 __all__ = ["METRICS", "Config", "aggregate", "check", "draw", "evaluate", "vote"]
 
 NEIGHBOURS = (10, 20, 100, 200)  # what the public code tries
+CHUNK_ROWS = 4_096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,7 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
     course = Course.start(encoder, config)
     train, test = course.data.train, course.data.test
     vectors, asked = (course.vectors(part)[:, : encoder.hidden_size] for part in (train, test))
-    has_class_token = course.vectors(test).shape[1] > encoder.hidden_size
-    feature = "class token" if has_class_token else "mean patch token (there is no class token)"
+    feature = "class token" if course.vectors(test).shape[1] > encoder.hidden_size else MEAN_ONLY
     most = max(NEIGHBOURS) if config.upstream_compat else config.neighbours
     cosines, rows = nearest(asked, vectors, most, encoder.device)
     labels = torch.from_numpy(train.labels)[rows]
@@ -92,6 +93,9 @@ def vote(cosines: torch.Tensor, labels: torch.Tensor, temperature: float) -> np.
     Returns:
         (N,) class ids; of equal sums the smallest id.
     """
-    weights = torch.exp((cosines - cosines.max(1, keepdim=True).values).double() / temperature)
-    sums = torch.zeros(len(labels), int(labels.max()) + 1, dtype=torch.float64).scatter_add_(1, labels, weights)
-    return sums.argmax(1).numpy()
+    num_classes, winners = int(labels.max()) + 1, []
+    for near, names in zip(cosines.split(CHUNK_ROWS), labels.split(CHUNK_ROWS)):  # (N, num_classes) may be large
+        weights = torch.exp((near - near.max(1, keepdim=True).values).double() / temperature)
+        sums = torch.zeros(len(names), num_classes, dtype=torch.float64).scatter_add_(1, names, weights)
+        winners.append(sums.argmax(1))
+    return torch.cat(winners).numpy()

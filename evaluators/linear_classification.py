@@ -16,7 +16,7 @@ from evaluators.contract import Result, TaskConfig
 from evaluators.data_sets.image_folder import LabelledPictures
 from evaluators.encoders import Encoder
 from evaluators.heads import batch_order
-from evaluators.image_features import prepared_batches
+from evaluators.image_features import MEAN_ONLY, prepared_batches
 from evaluators.joint_heads import JointHeads, LinearFit, fit_joint_heads
 
 __all__ = ["METRICS", "Config", "aggregate", "check", "draw", "evaluate"]
@@ -85,11 +85,7 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
         best = best_head(heads, judged, judge.labels)
         predictions.append(heads.predict(asked)[best].numpy())
         chosen.append(fit.learning_rates[best])
-    feature = (
-        "class token and mean patch token"
-        if asked.shape[1] > encoder.hidden_size
-        else "mean patch token (there is no class token)"
-    )
+    feature = "class token and mean patch token" if asked.shape[1] > encoder.hidden_size else MEAN_ONLY
     controls = course.controls(_control_predictor(course, fit.steps))
     notes = [f"feature: {feature}", f"learning rate chosen, by seed: {', '.join(f'{rate:g}' for rate in chosen)}"]
     return course.result(_protocol(config, len(held)), predictions, controls, feature, notes)

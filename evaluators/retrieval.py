@@ -16,7 +16,7 @@ from evaluators.data_sets.rankings import ExhibitData, RankingData, leave_one_ou
 from evaluators.encoders import Encoder
 from evaluators.framing import Framing, FramingName
 from evaluators.hit_pictures import save_hits
-from evaluators.image_features import Describer, EncoderDescriber, control_describers, picture_vectors
+from evaluators.image_features import MEAN_ONLY, Describer, EncoderDescriber, control_describers, picture_vectors
 from evaluators.metrics import Metric
 from evaluators.nearest import nearest
 from evaluators.retrieval_scores import (
@@ -155,7 +155,7 @@ class Search:
     def feature(self) -> str:
         """What of the encoder is compared."""
         width = self._all_columns(self._queries()).shape[1]
-        return "class token" if width > self.encoder.hidden_size else "mean patch token (there is no class token)"
+        return "class token" if width > self.encoder.hidden_size else MEAN_ONLY
 
     def measure(self) -> tuple[np.ndarray, list[str]]:
         """Return the items, see `aggregate`, and what was tuned on validation queries."""

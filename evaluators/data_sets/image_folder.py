@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 TEST_NAMES = ("test", "val", "validation", "valid")
 TEST_SHARE = 0.2
 DIGESTED_BYTES = 4096  # of either end of a file: the whole of a small one
 LISTED_NAMES = 20
+MANY_FILES = 10_000  # to read that many takes a while
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
@@ -70,7 +72,8 @@ class PictureFiles:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """Per picture a hash of its size, its first and last 4 kB and its box."""
-        return tuple(self._digest(index) for index in range(len(self)))
+        rows = tqdm(range(len(self)), desc=f"fingerprint of {self.root.name}", disable=len(self) < MANY_FILES)
+        return tuple(self._digest(index) for index in rows)
 
     @cached_property
     def fingerprint(self) -> str:
