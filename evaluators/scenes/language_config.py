@@ -85,7 +85,7 @@ class ReaderConfig(SceneConfig):
         """Fill in what the preset says."""
         is_small = self.preset == "cpu"
         filled = {
-            "limit": self.limit or (CPU_QUESTIONS if is_small else None),
+            "limit": CPU_QUESTIONS if self.limit is None and is_small else self.limit,
             "num_tokens": self.num_tokens or (32 if is_small else 256),
             "epochs": self.epochs or (4 if is_small else 10),
             "learning_rate": self.learning_rate or (2e-3 if is_small else 1e-4),

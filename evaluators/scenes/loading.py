@@ -14,7 +14,7 @@ def load_scenes(config: SceneConfig) -> SceneData:
     """
     assert config.data is not None  # the catalogue says that the data set has a place
     if config.limit is not None and config.limit < 1:
-        raise ValueError(f"limit {config.limit} leaves no scene: pass 1 or more")
+        raise ValueError(f"limit {config.limit} leaves no image to fuse: pass 1 or more")
     if config.data_set == "rooms":
         from evaluators.scenes.rooms import load_rooms
 

@@ -111,7 +111,7 @@ class SceneConfig(TaskConfig):
         filled: dict[str, Any] = {
             "max_points": self.max_points or (CPU_POINTS if is_small else 20_000),
             "max_views": self.max_views or (CPU_VIEWS if is_small else None),
-            "limit": self.limit or (CPU_SCENES if is_small and self.data_set != "rooms" else None),
+            "limit": CPU_SCENES if self.limit is None and is_small and self.data_set != "rooms" else self.limit,
         }
         if self.data_set != "rooms":
             filled["resolution"] = self.resolution or (240, 320)

@@ -15,6 +15,7 @@ from evaluators.encoders import load_encoder
 from evaluators.scenes import registration, scene_segmentation
 from evaluators.scenes.alignment import kabsch, mutual_matches, pose_errors, ransac
 from evaluators.scenes.fusion import Job, fuse, fused_features, sample_bicubic, seen_points
+from evaluators.scenes.loading import load_scenes
 from evaluators.scenes.rooms import load_rooms
 from evaluators.scenes.scene import Camera, View, spread, thin_out, unproject
 from tests.commands import build
@@ -233,3 +234,10 @@ def test_upstream_compat_repeats_the_double_softmax(rooms, encoder_folders, tmp_
 
 def test_the_family_has_its_tasks():
     assert {"scene_segmentation", "registration"} <= set(parse_tasks("scenes"))
+
+
+def test_a_limit_cuts_scenes_and_zero_is_refused(rooms, tmp_path):
+    common = {"data_set": "rooms", "data": str(rooms), "cache_dir": tmp_path, "preset": "cpu"}
+    assert len(load_scenes(scene_segmentation.Config(**common, limit=1)).train) == 1
+    with pytest.raises(ValueError, match="limit 0 leaves no image to fuse"):
+        load_scenes(scene_segmentation.Config(**common, limit=0))
