@@ -44,16 +44,17 @@ def ways_of_seeing(
 
 
 def partners_of(things: Sequence[tuple[str, int]]) -> list[int]:
-    """Per item another one about another thing with as many images, half the data away; itself where there is none."""
+    """Per item another one, drawn at random, about another thing with as many images; itself where there is none."""
+    random = np.random.default_rng(0)  # a fixed distance would fall in step with data that is ordered
     by_count: dict[int, list[int]] = {}
     for index, (_, count) in enumerate(things):
         by_count.setdefault(count, []).append(index)
-    partners = list(range(len(things)))
-    for indices in by_count.values():
-        half = max(1, len(indices) // 2)
-        for place, index in enumerate(indices):
-            others = (indices[(place + half + step) % len(indices)] for step in range(len(indices)))
-            partners[index] = next((other for other in others if things[other][0] != things[index][0]), index)
+    partners = []
+    for index, (thing, count) in enumerate(things):
+        alike = by_count[count]
+        start = int(random.integers(len(alike)))
+        others = (other for other in (*alike[start:], *alike[:start]) if things[other][0] != thing)
+        partners.append(next(others, index))
     return partners
 
 

@@ -35,3 +35,41 @@ def answer_with(monkeypatch, answer):
         return [answer(prompt_of(place)) for place in range(count)]
 
     monkeypatch.setattr(VisionLanguageModel, "answer", answer_all)
+
+
+def teach(folder, output, shown, steps=70):
+    """Train projector and language model of a saved model to answer by one letter; save it to `output`.
+
+    Args:
+        folder: of `save_tiny_vlm`.
+        output: of the trained model.
+        shown: step -> (images, questions, letters) of a batch.
+        steps: of AdamW.
+    """
+    model = SpatialBoostForConditionalGeneration.from_pretrained(folder)
+    processor = SpatialBoostProcessor.from_pretrained(folder)
+    trained = [parameter for name, parameter in model.named_parameters() if "vision_tower" not in name]
+    optimizer = torch.optim.AdamW(trained, lr=4e-3)
+    for step in range(steps):
+        images, questions, letters = shown(step)
+        chats = [
+            processor.apply_chat_template(
+                [
+                    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
+                    {"role": "assistant", "content": [{"type": "text", "text": letter}]},
+                ],
+                tokenize=False,
+            )
+            for question, letter in zip(questions, letters)
+        ]
+        inputs = processor(
+            text=chats, images=[[image] for image in images], padding=True, padding_side="left", return_tensors="pt"
+        )
+        logits = model(**inputs).logits[:, -4:-2]  # of the letter and the end of the turn; a newline follows
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), inputs["input_ids"][:, -3:-1].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
+    return output

@@ -1,7 +1,10 @@
 """BLINK, CV-Bench, 3DSRBench and VSI-Bench on miniatures in their real columns and layouts."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -16,8 +19,10 @@ from evaluators.encoders import load_encoder
 from evaluators.language import blink, cv_bench, threedsrbench, vsi_bench
 from evaluators.language.asking import gathered
 from evaluators.language.questions import constant_answers
+from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostProcessor
+from tests.commands import evaluate as main
 from tests.evaluators.conftest import png
-from tests.evaluators.language_models import answer_with, save_tiny_vlm
+from tests.evaluators.language_models import answer_with, save_tiny_vlm, teach
 
 TEXT, WHOLE, IMAGE = Value("string"), Value("int64"), ImageFeature()
 
@@ -302,3 +307,59 @@ def test_a_model_that_answers_right_scores_100(
     module.draw(tmp_path / "picture.png", wrong, best)
     with Image.open(tmp_path / "picture.png") as shown:
         assert shown.width > 1000
+
+
+PROMPT = "Which colour? Select from the following choices.\n(A) red\n(B) blue"
+
+
+def coloured(random, red):
+    pixels = random.integers(0, 90, (16, 16, 3), dtype=np.uint8)
+    pixels[..., 0 if red else 2] += 150
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def colours_folder(tmp_path_factory):
+    random = np.random.default_rng(1)
+    features = {"image": IMAGE, "choices": List(TEXT), "answer": TEXT, "prompt": TEXT, "source": TEXT, "task": TEXT}
+    rows = [
+        {
+            "image": {"bytes": png(coloured(random, number % 2)), "path": None},
+            "choices": ["red", "blue"],
+            "answer": "(A)" if number % 2 else "(B)",
+            "prompt": PROMPT,
+            "source": ("ADE20K", "COCO", "Omni3D")[number % 3],
+            "task": "Count",
+        }
+        for number in range(24)
+    ]
+    return write(tmp_path_factory.mktemp("colours"), features, default__test=rows)
+
+
+def test_a_damaged_encoder_in_a_trained_model_answers_worse(colours_folder, vlm_folder, tmp_path):
+    random = np.random.default_rng(0)
+
+    def shown(_):
+        reds = random.integers(0, 2, 8).astype(bool)
+        question = f"{PROMPT}\nAnswer with the letter of the right option."
+        images = [Image.fromarray(coloured(random, red)) for red in reds]
+        return images, [question] * 8, ["A" if red else "B" for red in reds]
+
+    trained = teach(vlm_folder, tmp_path / "trained", shown)
+    model = SpatialBoostForConditionalGeneration.from_pretrained(trained)
+    with torch.no_grad():
+        for parameter in model.vision_tower.parameters():
+            parameter.zero_()
+    model.save_pretrained(tmp_path / "damaged")
+    SpatialBoostProcessor.from_pretrained(trained).save_pretrained(tmp_path / "damaged")
+    encoder = str(vlm_folder.parent / "encoder")
+    models = ["--base-vlm", str(trained), "--boosted-vlm", str(tmp_path / "damaged")]
+    argv = ["--base", encoder, "--boosted", encoder, *models, "--tasks", "cv_bench", "--output", str(tmp_path / "out")]
+    assert main([*argv, "--data", f"cv_bench={colours_folder}", "--preset", "cpu"]) == 0
+    entry = json.loads((tmp_path / "out/results.json").read_text())["tasks"]["cv_bench/cv_bench"]
+    score = entry["metrics"]["score"]
+    assert score["base"]["mean"] > 90 and score["difference"]["interval"][1] < 0
+    assert score["controls"]["blind_base"] < 70 and score["controls"]["other_images_base"] < 70
+    assert score["controls"]["constant"] == 50
+    assert not any("the base model" in line for line in entry["warnings"])
+    assert any("the boosted model does not answer better" in line for line in entry["warnings"])
