@@ -118,6 +118,7 @@ def _image(image: Any) -> Image.Image:
 
 
 def _cut(text: str, until: str | list[str] | None) -> str:
+    """The text up to the first of the strings; blank lines, lmms-eval's default, end no answer of a chat model."""
     for end in [until] if isinstance(until, str) else until or []:
         text = text.split(end)[0] if end.strip() else text
     return text.strip()

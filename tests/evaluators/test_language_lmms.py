@@ -47,7 +47,7 @@ def test_requests_become_prompts_and_answers_keep_their_order(model, tmp_path, m
         return [f"{len(prompt.images)} images\n\nmore" for prompt in prompts]
 
     monkeypatch.setattr(type(model.vlm), "answer_batch", answer)
-    requests = [request(0, messages, max_new_tokens=3), request(1, messages, until=["\n\n"])]
+    requests = [request(0, messages, max_new_tokens=3), request(1, messages, until=["\n\n", "more"])]
     requests.append(request(2, messages, max_new_tokens=3))
     assert model.generate_until(requests) == ["1 images\n\nmore", "3 images", "0 images\n\nmore"]
     assert [limit for _, limit in seen] == [3, 3, 256]
