@@ -187,6 +187,17 @@ def test_crops_depend_on_the_seed_and_not_on_the_encoder(encoder, encoder_folder
     assert torch.equal(next(augmented_batches(boosted, course.data.train, fit, 0))[1], first[0][1])
 
 
+def test_the_rate_is_chosen_on_the_test_only_if_told_so(encoder, folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(linear_classification, "best_head", lambda _heads, _vectors, labels: seen.append(labels) or 0)
+    config = config_of(linear_classification, folder, tmp_path, steps=1)
+    for upstream_compat in (False, True):
+        linear_classification.evaluate(encoder, dataclasses.replace(config, upstream_compat=upstream_compat))
+    test = Course.start(encoder, config).data.test.labels
+    assert len(seen) == 6 and len(seen[0]) == 10  # a fifth of the training pictures; then two controls
+    assert seen[3] is test
+
+
 @pytest.mark.parametrize("augment", [True, False])
 def test_a_linear_probe_chooses_its_rate_on_held_out_training_pictures(encoder, folder, tmp_path, augment):
     config = config_of(linear_classification, folder, tmp_path, augment=augment, steps=8, batch_size=8)
@@ -217,7 +228,8 @@ def run(base, boosted, folder, output, *more):
 
 
 def test_equal_encoders_differ_by_zero_and_a_damaged_one_is_worse(encoder_folders, folder, damaged_encoder, tmp_path):
-    status, tasks = run(encoder_folders("dinov3"), encoder_folders("dinov3"), folder, tmp_path / "equal")
+    few = ("--set", "linear_classification.steps=120")
+    status, tasks = run(encoder_folders("dinov3"), encoder_folders("dinov3"), folder, tmp_path / "equal", *few)
     assert status == 0 and set(tasks) == {"knn_classification/folder", "linear_classification/folder"}
     for entry in tasks.values():
         row = entry["metrics"]["top1"]
@@ -227,7 +239,7 @@ def test_equal_encoders_differ_by_zero_and_a_damaged_one_is_worse(encoder_folder
         with Image.open(tmp_path / "equal" / entry["picture"]) as picture:
             assert picture.width > 600
     assert "base: feature: class token." in (tmp_path / "equal" / "report.md").read_text()
-    _, tasks = run(encoder_folders("dinov3"), damaged_encoder, folder, tmp_path / "damaged")
+    _, tasks = run(encoder_folders("dinov3"), damaged_encoder, folder, tmp_path / "damaged", *few)
     for entry in tasks.values():
         assert entry["metrics"]["top1"]["difference"]["mean"] < 0
 

@@ -215,6 +215,19 @@ def test_an_encoder_of_one_size_is_given_letterboxes_where_the_protocol_wants_an
             lambda root: (root / "gnd_roxford5k.pkl").write_bytes(pickle.dumps({"gnd": [], "imlist": []})),
             "has not the keys imlist, qimlist and gnd with bbx, easy, hard and junk",
         ),
+        (
+            "roxford",
+            lambda root: (root / "gnd_roxford5k.json").write_text(
+                json.dumps(
+                    {
+                        "imlist": ["red_000000"],
+                        "qimlist": ["blue_query"],
+                        "gnd": [{"bbx": [0, 0, 9, 9], "easy": [0], "hard": [1], "junk": []}],
+                    }
+                )
+            ),
+            "marks picture 1 of 1: fetch gnd_roxford5k.pkl anew",
+        ),
         ("met", lambda root: (root / "ground_truth" / "valset.json").unlink(), "has no ground_truth/valset.json"),
         ("met", lambda root: (root / "images/MET/0/1.jpg").unlink(), "lacks 1 of 17 pictures: fetch MET/0/1.jpg"),
         ("amstertime", lambda root: (root / "old/0001.jpg").unlink(), "lacks the counterpart of 0001"),

@@ -6,7 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features
+from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
@@ -95,6 +95,18 @@ def png(picture):
     return buffer.getvalue()
 
 
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*
+  - split: validation
+    path: data/validation-*
+---
+"""
+
+
 def write_parquet(root, seed):
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=list(COLOURS))})
     for offset, split in enumerate(("train", "validation")):
@@ -103,6 +115,7 @@ def write_parquet(root, seed):
             "label": [0, 1, 2],
         }
         (root / "data").mkdir(parents=True, exist_ok=True)
+        (root / "README.md").write_text(CARD)
         Dataset.from_dict(rows, features=features).to_parquet(root / "data" / f"{split}-00000-of-00001.parquet")
 
 
@@ -119,6 +132,16 @@ def test_imagenet_in_a_copy_of_the_hubs_parquet_and_a_rebuilt_one_is_read_anew(t
     assert again.train.pictures.fingerprint != data.train.pictures.fingerprint
     assert len(again.train.select(np.array([2])).pictures) == 1
     assert len(load_imagenet(str(tmp_path / "imagenet-1k"), limit=2).train.labels) == 2
+
+
+def test_a_label_out_of_range_is_told(tmp_path):
+    write_parquet(tmp_path / "imagenet-1k", 0)
+    rows = {"image": [{"bytes": png(blob("red", 0)), "path": None}], "label": [7]}
+    features = Features({"image": ImageFeature(), "label": Value("int64")})
+    file = tmp_path / "imagenet-1k" / "data" / "validation-00000-of-00001.parquet"
+    Dataset.from_dict(rows, features=features).to_parquet(file)
+    with pytest.raises(ValueError, match="has the label 7 but 3 classes: relabel it"):
+        load_imagenet(str(tmp_path / "imagenet-1k"))
 
 
 def test_imagenet_in_a_copy_of_timms_tar_shards(tmp_path):
