@@ -72,9 +72,7 @@ def load_imagenet(data: str, limit: int | None = None) -> LabelledData:
         (train, class_names), (test, _) = (_read_rows(data, splits, limit) for splits in ("train", "validation"))
     for part in (train, test):
         if (wrong := part.labels[(part.labels < 0) | (part.labels >= len(class_names))]).size:
-            raise ValueError(
-                f"data {data!r} has the label {wrong[0]} but {len(class_names)} classes: relabel or drop it"
-            )
+            raise ValueError(f"data {data!r} has the label {wrong[0]} but {len(class_names)} classes: relabel it")
     whole = len(class_names) == NUM_CLASSES and (len(train.labels), len(test.labels)) == SPLIT_SIZES
     differs = (
         "" if whole else f"not the whole of ImageNet-1k: {len(class_names)} classes, {len(test.labels)} test pictures"

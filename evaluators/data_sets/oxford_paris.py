@@ -50,9 +50,7 @@ def load_oxford_paris(data_set: str, data: str, crop_queries: bool = True) -> Ra
         ) from error
     listed = np.concatenate([ids for mark in marks for ids in mark.values()])
     if (wrong := listed[(listed < 0) | (listed >= len(database))]).size:
-        raise ValueError(
-            f"data {data!r} marks picture {wrong[0]} of {len(database)}: fetch {name}'s ground truth anew"
-        )
+        raise ValueError(f"data {data!r} marks picture {wrong[0]} of {len(database)}: fetch gnd_{name}.pkl anew")
     pictures = PictureFiles(root / "jpg", tuple(database))
     asked = PictureFiles(root / "jpg", tuple(queries), boxes if crop_queries else None)
     PictureFiles(root / "jpg", tuple(dict.fromkeys((*queries, *database)))).require()

@@ -1,8 +1,10 @@
 """Retrieval: the benchmarks in their layouts, junk and boxes, the tuned vote, the command on real landmarks."""
 
 import json
+import os
 import pickle
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -112,11 +114,14 @@ def test_json_gives_what_the_pickle_gives(oxford, tmp_path):
     assert ours.queries.boxes == theirs.queries.boxes
 
 
+RAN = Path(tempfile.gettempdir()) / f"a-pickle-ran-{os.getpid()}"
+
+
 class Runs:
     """What a pickle can hold: a call."""
 
     def __reduce__(self):
-        return Path.touch, (Path("/tmp/should-not-exist-spatialboost"),)
+        return Path.touch, (RAN,)
 
 
 def test_limits_keep_relevant_pictures_first(oxford, met, amstertime):
@@ -244,7 +249,7 @@ def test_data_that_is_not_whole_ends_in_one_sentence(
     arguments = ["--base", folder, "--boosted", folder, "--data", f"{data_set}={tmp_path / 'data'}"]
     assert evaluate([*arguments, "--tasks", "retrieval", "--output", str(tmp_path / "report")]) == 2
     assert message in capsys.readouterr().err.strip().split("\n")[-1]
-    assert not Path("/tmp/should-not-exist-spatialboost").exists()
+    assert not RAN.exists()
 
 
 def test_missing_pictures_are_told_before_an_encoder_is_loaded(oxford, tmp_path, monkeypatch, capsys):
