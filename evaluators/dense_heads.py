@@ -41,6 +41,11 @@ class DPTDepthHead(nn.Module):
         self.neck = DPTNeck(config)
         self.head = DPTDepthEstimationHead(config)
         self.head.head[-2], self.head.head[-1] = nn.Conv2d(32, num_bins, kernel_size=1), nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):  # as mmcv does: no norm keeps signals from fading
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, 4C, h, w) features of four layers -> (B, 16h, 16w) depth in metres; odd sides count as h + 1."""

@@ -33,7 +33,6 @@ from evaluators.pictures import save_picture
 __all__ = ["METRICS", "Config", "aggregate", "check", "draw", "evaluate"]
 
 METRICS = DEPTH_METRICS
-NUM_BINS = 256
 FIT_PRESETS = {
     "full": FitConfig(
         38_400, 16, learning_rate=3e-4, weight_decay=1e-4, beta2=0.99, warmup_steps=12_800, gradient_clip=35.0
@@ -55,12 +54,14 @@ class Config(DenseProbeConfig):
         max_depth_m: farthest depth that counts; 0 = the protocol's, 10 m or 80 m (KITTI).
         crop: what of the truth counts: "eigen", "garg" or "none"; "" = the protocol's.
         flip: average with the mirror image; None = as the protocol says.
+        num_bins: of depth, between the nearest and the farthest.
     """
 
     min_depth_m: float = 1e-3
     max_depth_m: float = 0.0
     crop: str = ""
     flip: bool | None = None
+    num_bins: int = 256
 
     def __post_init__(self) -> None:
         """Fill in the protocol and check the range."""
@@ -95,8 +96,8 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
     notes = (
         "Frozen encoder, patch tokens of the last layer after the final norm"
         + (" with the class token beside each; " if config.upstream_compat else "; BatchNorm, ")
-        + f"1x1 convolution to {NUM_BINS} uniform depth bins, expectation, bilinear upsampling to the truth's size; "
-        "SigLoss."
+        + f"1x1 convolution to {config.num_bins} uniform depth bins, expectation, bilinear upsampling to the truth's "
+        "size; SigLoss."
     )
     return probe_depth(encoder, config, fit, "linear", make_head, notes, (-1,))
 
@@ -161,6 +162,7 @@ class DepthTask:
     def __init__(self, config: Config, fit: FitConfig, source: str, kind: str, make_head: Any, note: str) -> None:
         """Keep the range of depth and tell the protocol."""
         self.source, self.range_m = source, (config.min_depth_m, config.max_depth_m)
+        self.num_bins = config.num_bins
         self.shares, self.new_head = DEPTH[config.data_set].crops[config.crop], make_head
         name = "" if config.data_set == "rooms" else f"{config.data_set}-"
         self.protocol = f"{name}depth-{kind}/1"
@@ -177,7 +179,7 @@ class DepthTask:
 
     def make_head(self, channels: int) -> nn.Module:
         """Return a depth head."""
-        return self.new_head(channels, NUM_BINS, *self.range_m)
+        return self.new_head(channels, self.num_bins, *self.range_m)
 
     def to_map(self, output: torch.Tensor) -> Map:
         """Return the (H, W) metres of a (1, H, W) prediction."""

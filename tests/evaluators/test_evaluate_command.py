@@ -41,7 +41,8 @@ def changed_encoder(encoder_folders, tmp_path_factory):
 
 def test_identical_encoders_differ_by_exactly_zero(encoder_folders, dense_folder, tmp_path, capsys):
     folder = encoder_folders("dinov3")
-    assert evaluate(folder, folder, dense_folder, tmp_path, "--seeds", "0", "1") == 0
+    linear = ["--tasks", "depth_linear,segmentation_linear"]
+    assert evaluate(folder, folder, dense_folder, tmp_path, "--seeds", "0", "1", *linear) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["tasks"]) == {"depth_linear/rooms", "segmentation_linear/rooms"}
     for entry in results["tasks"].values():
@@ -63,7 +64,7 @@ def test_identical_encoders_differ_by_exactly_zero(encoder_folders, dense_folder
 def test_a_damaged_encoder_is_worse_and_a_second_run_extracts_nothing(
     encoder_folders, changed_encoder, dense_folder, tmp_path, monkeypatch
 ):
-    assert evaluate(encoder_folders("dinov3"), changed_encoder, dense_folder, tmp_path, "--tasks", "depth") == 0
+    assert evaluate(encoder_folders("dinov3"), changed_encoder, dense_folder, tmp_path, "--tasks", "depth_linear") == 0
     first = json.loads((tmp_path / "results.json").read_text())
     row = first["tasks"]["depth_linear/rooms"]["metrics"]["rmse_m"]
     assert row["difference"]["mean"] == pytest.approx(row["boosted"]["mean"] - row["base"]["mean"]) and (
@@ -72,7 +73,7 @@ def test_a_damaged_encoder_is_worse_and_a_second_run_extracts_nothing(
     assert row["base"]["deviation"] is None
     assert "| worse" in (tmp_path / "report.md").read_text()
     monkeypatch.setattr(features_module, "extract", lambda *_: pytest.fail("the encoder ran again"))
-    assert evaluate(encoder_folders("dinov3"), changed_encoder, dense_folder, tmp_path, "--tasks", "depth") == 0
+    assert evaluate(encoder_folders("dinov3"), changed_encoder, dense_folder, tmp_path, "--tasks", "depth_linear") == 0
     assert json.loads((tmp_path / "results.json").read_text()) == first
 
 
@@ -80,7 +81,7 @@ def test_limit_marks_the_report_as_partial_and_differences_of_the_encoders_are_t
     encoder_folders, dense_folder, tmp_path
 ):
     base, boosted = encoder_folders("dinov3"), encoder_folders("siglip")
-    more = ["--limit", "6", "--tasks", "segmentation", "--resolution", "16x24"]
+    more = ["--limit", "6", "--tasks", "segmentation_linear", "--resolution", "16x24"]
     assert evaluate(base, boosted, dense_folder, tmp_path, *more) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["partial"] and results["limit"] == 6
