@@ -1,7 +1,6 @@
 """A vision-language model that answers: ours, or any that transformers knows."""
 
 import copy
-import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -105,9 +104,12 @@ class VisionLanguageModel:
         return [text.strip() for text in self.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
 
-@functools.lru_cache(maxsize=1)
+# the last one, for the next task asks the same
+LOADED: dict[tuple[Any, ...], VisionLanguageModel] = {}
+
+
 def load_vlm(name: str, state: str, device: torch.device, dtype: torch.dtype) -> VisionLanguageModel:
-    """Load a model and its processor; the last one stays loaded, for the next task asks the same.
+    """Load a model and its processor, or take the last one again; two large ones need not fit at once.
 
     Args:
         name: folder or Hub id.
@@ -118,6 +120,14 @@ def load_vlm(name: str, state: str, device: torch.device, dtype: torch.dtype) ->
     Raises:
         ValueError: it cannot be loaded, has no chat template, or lacks weights.
     """
+    key = (name, state, device, dtype)
+    if key not in LOADED:
+        LOADED.clear()
+        LOADED[key] = _load(name, device, dtype)
+    return LOADED[key]
+
+
+def _load(name: str, device: torch.device, dtype: torch.dtype) -> VisionLanguageModel:
     try:
         model, loading = AutoModelForImageTextToText.from_pretrained(
             name, dtype=dtype, trust_remote_code=True, output_loading_info=True

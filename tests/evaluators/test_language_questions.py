@@ -13,7 +13,7 @@ from evaluators.encoders import load_encoder
 from evaluators.language import spatial_questions
 from evaluators.language.asking import gathered, partners_of, single_rows
 from evaluators.language.spatial_questions import Config, aggregate, constant_answers, messages_of, score
-from evaluators.language.vlm import Prompt, load_vlm
+from evaluators.language.vlm import LOADED, Prompt, load_vlm
 from evaluators.plan import make_plan
 from evaluators.report import render_table
 from evaluators.run import make_parser
@@ -129,7 +129,7 @@ def test_a_batch_gives_the_answers_of_single_prompts(vlms):
     ]
     together = vlm.answer(prompts.__getitem__, 3, max_new_tokens=6, batch_size=3)
     alone = vlm.answer(prompts.__getitem__, 3, max_new_tokens=6, batch_size=1)
-    load_vlm.cache_clear()  # its weights were changed
+    LOADED.clear()  # its weights were changed
     assert together == alone and len(set(together)) > 1
 
 
@@ -159,7 +159,7 @@ def test_the_image_reaches_the_answer(rooms, vlms):
     prompts = [Prompt(test.images(i), messages_of(c.turns[:1], [])) for i, c in enumerate(test.conversations)]
     seen = vlm.answer(prompts.__getitem__, len(prompts), 8, 4)
     blind = vlm.answer(lambda i: prompts[i]._replace(images=[Image.new("RGB", (64, 64))]), len(prompts), 8, 4)
-    load_vlm.cache_clear()
+    LOADED.clear()
     assert seen != blind and any(seen)
 
 
