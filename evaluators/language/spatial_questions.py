@@ -38,6 +38,7 @@ from evaluators.language.pictures import save_answers, shown_question
 from evaluators.language.vlm import Prompt, VisionLanguageModel
 from evaluators.metrics import Metric
 
+PROTOCOL = "spatial-questions/1"
 CLOSE, NEAR = 0.10, 0.25  # relative errors
 TRAINING_CONVERSATIONS = 2000  # enough for medians
 METRICS = (
@@ -108,42 +109,27 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
     answers, items = {}, {}
     for way, images_of in ways_of_seeing(test.images, things, config).items():
         ask = partial(hold, vlm, config, test, images_of, way)
-        answers[way] = kept_answers(vlm, config, [test.fingerprint, config.history, way], ask)
+        answers[way] = kept_answers(vlm, config, [PROTOCOL, test.fingerprint, config.history, way], ask)
         items[way] = _items(test, answers[way])
-    guess = constant_answers(train)
-    rows = [
-        (place, score(turn, guess.get((turn.kind, turn.form))))
-        for place, conversation in enumerate(test.conversations)
-        for turn in conversation.turns
-        if turn.form is not None
-    ]
     scores = {way: aggregate(of_way) for way, of_way in items.items()}
-    controls = {f"{way}_{config.side}".replace(" ", "_"): values for way, values in scores.items() if way}
-    shared = {conversation.id for conversation in test.conversations} & {c.id for c in train.conversations}
     warnings = warnings_of(config.side, METRICS[0].label, {way: values["right"] for way, values in scores.items()})
-    if shared:
+    if shared := {one.id for one in test.conversations} & {one.id for one in train.conversations}:
         warnings += [f"{len(shared)} conversations are in both splits."]
+    splits = {"train": train.describe(), "test": test.describe()}
+    own = {f"{way}_{config.side}".replace(" ", "_"): values for way, values in scores.items() if way}
     return {
         "protocol": {
-            "id": "spatial-questions/1",
+            "id": PROTOCOL,
             "notes": list(NOTES),
-            "settings": {
-                "history": config.history,
-                "configurations": config.configurations,
-                "max_new_tokens": config.max_new_tokens,
-                "scored turns": len(rows),
-            },
+            "settings": {name: getattr(config, name) for name in ("history", "configurations", "max_new_tokens")}
+            | {"scored turns": len(single_rows(items[TRUE_IMAGES], WIDTH))},
             "differs": "the paper reports no answers to its own questions",
         },
-        "data": {
-            "source": config.data,
-            "splits": {"train": train.describe(), "test": test.describe()},
-            "warnings": warnings,
-        },
+        "data": {"source": config.data, "splits": splits, "warnings": warnings},
         "encoder": vlm.describe(),
         "seeds": [config.seeds[0]],
         "items": [items[TRUE_IMAGES]],
-        "controls": {"constant": aggregate(gathered(rows)), **controls},
+        "controls": {"constant": aggregate(_constant_items(test, train)), **own},
         "examples": _examples(test, answers[TRUE_IMAGES], config.num_examples),
     }
 
@@ -244,6 +230,17 @@ def _items(data: Conversations, answers: list[list[str]]) -> np.ndarray:
         (place, score(turn, turn.read(text)))
         for place, (conversation, texts) in enumerate(zip(data.conversations, answers))
         for turn, text in zip(conversation.turns, texts)
+        if turn.form is not None
+    ]
+    return gathered(rows)
+
+
+def _constant_items(test: Conversations, train: Conversations) -> np.ndarray:
+    guess = constant_answers(train)
+    rows = [
+        (place, score(turn, guess.get((turn.kind, turn.form))))
+        for place, conversation in enumerate(test.conversations)
+        for turn in conversation.turns
         if turn.form is not None
     ]
     return gathered(rows)
