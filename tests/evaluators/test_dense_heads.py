@@ -146,3 +146,16 @@ def test_upsampling_logits_is_upsampling_features():
     features = torch.randn(2, 6, 3, 4)
     expected = bin_depth(head.bin_logits(upsample(features, (12, 16))), 0.5, 8.0)  # as DINOv2 computes it
     torch.testing.assert_close(head(features), expected)
+
+
+def test_a_dpt_head_learns_depth_that_is_in_the_features():
+    torch.manual_seed(0)
+    classes = torch.randint(0, 2, (8, 2, 2))
+    features = functional.one_hot(classes, 2).permute(0, 3, 1, 2).float().repeat(1, 8, 1, 1)  # (8, 4 * 4, 2, 2)
+    truth_m = torch.where(classes == 0, 1.0, 4.0).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    config = dataclasses.replace(FIT, steps=100, batch_size=8, learning_rate=1e-3)
+    make_head = partial(DPTDepthHead, 16, 32, 1e-3, 10.0, width=32)
+    head = fit_head(make_head, features, truth_m, SigLoss(1e-3, 10.0, 20), config, seed=0)
+    with torch.no_grad():
+        error_m = (upsample(head(features), (16, 16)) - truth_m).abs().mean()
+    assert error_m < 0.7 < (truth_m - truth_m.mean()).abs().mean()
