@@ -102,7 +102,7 @@ TASKS = {
     "robot_success": Task("robots", "behaviour cloning, success", "robots.success", "robot"),
     "robot_actions": Task("robots", "behaviour cloning, error of held-out actions", "robots.offline_actions"),
     "robot_return": Task("robots", "behaviour cloning, return", "robots.returns", "robot"),
-    "spatial_questions": Task("language", "answers to spatial questions", "language.spatial_questions", asks_vlm=True),
+    "spatial_questions": Task("language", "spatial questions", "language.spatial_questions", asks_vlm=True),
     "blink": Task("language", "BLINK", "language.blink", asks_vlm=True),
     "cv_bench": Task("language", "CV-Bench", "language.cv_bench", asks_vlm=True),
     "threedsrbench": Task("language", "3DSRBench", "language.threedsrbench", asks_vlm=True),

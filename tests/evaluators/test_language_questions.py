@@ -101,7 +101,7 @@ def test_unreadable_answers_are_wrong_and_counted(run, monkeypatch):
     assert metrics["right"]["base"]["mean"] <= 100 - metrics["unreadable"]["base"]["mean"]
     warnings = questions(results)["warnings"]
     assert any("does not answer better with the image than without it" in line for line in warnings)
-    assert "| answers to spatial questions | rooms | point depth, right (%) ↑ |" in render_table(results)
+    assert "| spatial questions | rooms | point depth, right (%) ↑ |" in render_table(results)
 
 
 def test_real_models_answer_once_and_each_side_with_its_own(run, monkeypatch):
