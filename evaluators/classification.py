@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from evaluators.array_cache import cached_array
 from evaluators.contract import Result, TaskConfig
 from evaluators.data_sets.image_folder import LabelledData, LabelledPictures, load_image_folder
 from evaluators.data_sets.imagenet import load_imagenet
@@ -82,10 +84,19 @@ class Course:
         commonest = np.bincount(self.data.train.labels).argmax()
         scores = {"constant": aggregate((self.data.test.labels == commonest)[:, None].astype(float))}
         for name, describer in control_describers(self.encoder, self.framing).items():
-            known, asked = (self.vectors(part, describer) for part in (train, test))
-            predicted = predict(known, train.labels, asked, self.config.seeds[0])
-            scores[name] = aggregate((predicted == test.labels)[:, None].astype(float))
+            splits = " ".join(part.describe()["fingerprint"] for part in (train, test))
+            make = partial(self._save_predictions, train, test, describer, predict)
+            predicted = cached_array(self.config.cache_dir, f"control {describer.key} {splits} {self.config}", make)
+            scores[name] = aggregate((predicted.numpy() == test.labels)[:, None].astype(float))
         return scores
+
+    def _save_predictions(
+        self, train: LabelledPictures, test: LabelledPictures, describer: Describer, predict: Predictor, file: Path
+    ) -> None:
+        """Train and apply the classifier on a control's features; base and boosted share the result."""
+        known, asked = (self.vectors(part, describer) for part in (train, test))
+        with file.open("wb") as handle:
+            np.save(handle, predict(known, train.labels, asked, self.config.seeds[0]))
 
     def result(
         self,
