@@ -293,6 +293,26 @@ def test_a_reader_tells_scenes_apart_by_their_features_alone(language_model, tmp
     assert scene_answers.answer_questions(reader, questions[:2], scenes, config) == ["chair", "item"]
 
 
+def test_a_reader_learns_which_object_is_meant(language_model, tmp_path):
+    config = reader_config(language_model, tmp_path, epochs=40, learning_rate=1e-2, lora_rank=4, batch_size=4)
+    # as many letters in both texts, and the same two objects in either order: only the description decides
+    questions = [
+        Question(name, text, object_id=number)
+        for name in ("one", "two")
+        for number, text in ((3, "this is thing 3"), (7, "this is thing 7"))
+    ] * 2
+    features, boxes = torch.eye(2, 8), np.zeros((2, 2, 3))
+    scenes = {
+        "one": Tokens(features, torch.zeros(2, 6), np.array([3, 7]), boxes),
+        "two": Tokens(features.flip(0), torch.zeros(2, 6), np.array([7, 3]), boxes),
+    }
+    make = partial(SceneReader, config, 8, 6, torch.float32)
+    loss = partial(scene_grounding._loss, questions, scenes)
+    *_, reader = train_reader(make, loss, len(questions), config, 0, torch.device("cpu"))
+    choices = [int(scores.argmax()) for scores in scene_grounding._scores(reader, questions[:4], scenes)]
+    assert choices == [0, 1, 1, 0]
+
+
 def test_answers_and_choices_run_through_the_command(root, language_model, encoder_folders, tmp_path, capsys):
     folder = encoder_folders("dinov3")
     arguments = ["--base", folder, "--boosted", folder, "--preset", "cpu", "--output", str(tmp_path), "--tasks"]
