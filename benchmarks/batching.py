@@ -9,7 +9,6 @@ rows x the longest row of a batch: what is computed, and kept for the backward p
 """
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler, DistributedLengthGroupedSampler
+
+from benchmarks.record import save
 
 VIEWS, WEIGHTS = (1, 2, 4, 8), (100, 160, 30, 10)
 TEXT_TOKENS, DEVIATION = 500, 120
@@ -45,9 +46,7 @@ def main(argv: list[str] | None = None) -> int:
                 settings = {"tokens_per_image": tokens_per_image, "batch": batch, "strategy": strategy}
                 rows.append(settings | count(lengths, batches))
     print(table(rows))
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.batching", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, "rows": rows}, indent=1))
+    save(arguments.output, "batching", argv, {"rows": rows})
     return 0
 
 

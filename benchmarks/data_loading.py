@@ -13,7 +13,6 @@ spent waiting is in its own log (`data/waiting_share`). Below the table are the 
 import argparse
 import io
 import itertools
-import json
 import statistics
 import sys
 import tempfile
@@ -28,8 +27,8 @@ from datasets import Dataset
 from PIL import Image as PillowImage
 from tqdm import tqdm
 
-from benchmarks.encoder import environment
 from benchmarks.feature_cache import ANSWER, FEATURES, QUESTION, save_models
+from benchmarks.record import add_arguments, begin, save
 from trainers.sft import make_parser as make_training_parser
 from trainers.sft import prepare
 from trainers.trainer import StageTrainer
@@ -48,31 +47,25 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=int, default=12, help="batches drawn from the loader, and steps")
     parser.add_argument("--batch", type=int, default=4, help="conversations in a batch")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader processes")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; as many as torch likes by default")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file with rows, hardware and versions")
+    add_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     arguments = make_parser().parse_args(argv)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
     on_gpu = torch.cuda.is_available() and not arguments.smallest
     model = SMALLEST if arguments.smallest else ON_GPU if on_gpu else ON_CPU
     workers = [0, 1] if arguments.smallest else arguments.workers
     batches = 3 if arguments.smallest else arguments.batches
-    about = environment(on_gpu)
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    about = begin(arguments.threads, on_gpu)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for views in tqdm((1, 4), desc="views", disable=None):
             rows += measure(model, views, workers, batches, arguments.batch, Path(folder) / str(views), not on_gpu)
     print(table(rows))
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.data_loading", *(sys.argv[1:] if argv is None else argv)])
-        about |= {"encoder": f"ViT-{model[0]}, {model[1]} px", "language_model": f"{model[3]} layers of {model[2]}"}
-        arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
+    about |= {"encoder": f"ViT-{model[0]}, {model[1]} px", "language_model": f"{model[3]} layers of {model[2]}"}
+    save(arguments.output, "data_loading", argv, {**about, "rows": rows})
     return 0
 
 

@@ -9,23 +9,18 @@ median over the turns. The fused form should cost no more than 1.05 times its sh
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 from transformers import Dinov2Config, Dinov2Model, DINOv3ViTConfig, DINOv3ViTModel, PreTrainedModel
 
+from benchmarks.record import add_arguments, begin, save
 from modeling_spatialboost import SpatialBoostModel
 
 TOLERANCE = 1.05  # over the ratio of floating-point operations
@@ -54,40 +49,22 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.encoder", description=__doc__.split("\n")[0])
     parser.add_argument("--smallest", action="store_true", help="two tiny encoders, 3 turns")
     parser.add_argument("--turns", type=int, default=30, help="forwards of each form in each row")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; as many as torch likes by default")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file with rows, hardware and versions")
+    add_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     arguments = make_parser().parse_args(argv)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
     on_gpu = torch.cuda.is_available() and not arguments.smallest
     cases: list[Case] = SMALLEST if arguments.smallest else ON_GPU if on_gpu else ON_CPU
-    about = environment(on_gpu)
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    about = begin(arguments.threads, on_gpu)
     turns = 3 if arguments.smallest else arguments.turns
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
     rows = [measure(case, turns, device, dtype) for case in tqdm(cases, desc="encoders", disable=None)]
     print(table(rows))
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.encoder", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
+    save(arguments.output, "encoder", argv, {**about, "rows": rows})
     return 0
-
-
-def environment(on_gpu: bool) -> dict[str, Any]:
-    """What the figures depend on."""
-    return {
-        "machine": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load before": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def random_encoder(family: str, size: str, side_px: int, attention: str) -> PreTrainedModel:

@@ -13,7 +13,6 @@ parameters x all tokens); decoding and resizing images, which are saved too, com
 
 import argparse
 import io
-import json
 import statistics
 import sys
 import tempfile
@@ -30,7 +29,8 @@ from torch import nn
 from tqdm import tqdm
 from transformers import DINOv3ViTImageProcessor
 
-from benchmarks.encoder import environment, random_encoder
+from benchmarks.encoder import random_encoder
+from benchmarks.record import add_arguments, begin, save
 from experiments.tiny_models import save_tiny_language_model
 from trainers.sft import make_parser as make_training_parser
 from trainers.sft import prepare
@@ -54,20 +54,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--smallest", action="store_true", help="a tiny encoder, 3 turns")
     parser.add_argument("--turns", type=int, default=12, help="steps of each form in each row")
     parser.add_argument("--batch", type=int, default=4, help="conversations in a step, an image each")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; as many as torch likes by default")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file with rows, hardware and versions")
+    add_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     arguments = make_parser().parse_args(argv)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
     on_gpu = torch.cuda.is_available() and not arguments.smallest
     cases = SMALLEST if arguments.smallest else ON_GPU if on_gpu else ON_CPU
-    about = environment(on_gpu)
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    about = begin(arguments.threads, on_gpu)
     turns = 3 if arguments.smallest else arguments.turns
     todo = [(case, stage) for case in cases for stage in (1, 2)]
     with tempfile.TemporaryDirectory() as folder:
@@ -76,9 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             for number, (case, stage) in enumerate(tqdm(todo, desc="pairs", disable=None))
         ]
     print(table(rows))
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.feature_cache", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
+    save(arguments.output, "feature_cache", argv, {**about, "rows": rows})
     return 0
 
 

@@ -10,7 +10,6 @@ attention layers are boosted too, to see that the size follows what is new.
 """
 
 import argparse
-import json
 import statistics
 import struct
 import subprocess
@@ -22,10 +21,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.encoder import environment, random_encoder
+from benchmarks.encoder import random_encoder
+from benchmarks.record import begin, save
 from modeling_spatialboost import SpatialBoostModel
 from modeling_spatialboost.dual_channel_attention import is_second_channel
-from trainers.run_record import git_commit
 
 AIM = 1.4  # times as long
 Case = tuple[str, str, list[int] | None]  # family, size, boosted layers
@@ -54,16 +53,13 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     arguments = make_parser().parse_args(argv)
-    about = environment(False) | {"commit": git_commit()}
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    about = begin(None, False)
     cases, turns = (SMALLEST, 2) if arguments.smallest else (FULL, arguments.turns)
     rows = []
     for case in tqdm(cases, desc="encoders", disable=None):
         rows.append(measure(case, turns))
         print(table(rows[-1:]), flush=True)
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.loading", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
+    save(arguments.output, "loading", argv, {**about, "rows": rows})
     return 0
 
 

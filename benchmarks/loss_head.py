@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from transformers import DINOv3ViTConfig, Qwen2Config
 from trl.trainer import add_fused_lm_head
 
-from benchmarks.encoder import environment
+from benchmarks.record import add_arguments, begin, save
 from modeling_spatialboost import SpatialBoostConfig, SpatialBoostForConditionalGeneration, SpatialBoostVLMConfig
 from trainers.trainer import scored_positions
 
@@ -43,8 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.loss_head", description=__doc__.split("\n")[0])
     parser.add_argument("--smallest", action="store_true", help="a small vocabulary, 1 turn")
     parser.add_argument("--turns", type=int, default=3, help="steps that are measured, after one that is not")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; as many as torch likes by default")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file with rows, hardware and versions")
+    add_arguments(parser)
     parser.add_argument("--only", default=None, help=argparse.SUPPRESS)  # one form of one case, as JSON
     return parser
 
@@ -58,8 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(measure(**json.loads(arguments.only))))
         return 0
     on_gpu = torch.cuda.is_available() and not arguments.smallest
-    about = environment(on_gpu)
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    about = begin(arguments.threads, on_gpu)
     forms = [FULL, FUSED, ANSWERS] + ([LIGER] if on_gpu else [])
     cases = SMALLEST if arguments.smallest else ON_GPU if on_gpu else ON_CPU
     turns = 1 if arguments.smallest else arguments.turns
@@ -69,9 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = {"case": case, "trains": trains, "form": form, "turns": turns, "on_gpu": on_gpu}
         rows.append(settings | in_a_process(settings, arguments.threads))
     print(table(rows))
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.loss_head", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
+    save(arguments.output, "loss_head", argv, {**about, "rows": rows})
     return 0
 
 

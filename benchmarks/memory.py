@@ -9,7 +9,6 @@ A conversation at a time, random weights. "computed" is trainers/memory.py; "mea
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DINOv3ViTConfig, Qwen2Config
 
-from benchmarks.encoder import environment
 from benchmarks.memory_trace import count_step, measure_on_gpu
+from benchmarks.record import begin, save
 from modeling_spatialboost import SpatialBoostConfig, SpatialBoostVLMConfig
 from trainers.memory import Plan, Sample, compute_memory
 from trainers.stages import STAGE_2_LORA, STAGES, Stage
@@ -114,12 +113,9 @@ def main(argv: list[str] | None = None) -> int:
     """Print the table, or the comparison."""
     arguments = make_parser().parse_args(argv)
     sample = Sample(num_images=arguments.views, num_tokens=arguments.tokens)
-    about = environment(torch.cuda.is_available())
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    about = begin(None, torch.cuda.is_available())
     rows = compare(arguments.check) if arguments.check else fits(sample)
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.memory", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, "about": about, "rows": rows}, indent=2) + "\n")
+    save(arguments.output, "memory", argv, {"about": about, "rows": rows})
     return 0
 
 

@@ -9,8 +9,6 @@ activations recomputed as in the recipe. Operators below one percent of both ste
 """
 
 import argparse
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.encoder import environment
+from benchmarks.record import add_arguments, begin, save
 from benchmarks.training import VARIANTS, make_batches, run
 from benchmarks.training_forms import OURS, Case, Form, make_parts, save_samples
-from trainers.run_record import git_commit
 
 CPU_CASE, GPU_CASE, SMALLEST_CASE = (
     Case("1.5B", 8, 4, 1, 4, 1),
@@ -37,21 +34,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.profile_step", description=__doc__.split("\n")[0])
     parser.add_argument("--smallest", action="store_true", help="a tiny pair, 1 step")
     parser.add_argument("--steps", type=int, default=3, help="of each form")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; as many as torch likes by default")
     parser.add_argument("--samples", type=Path, default=None, help="folder of samples; made here by default")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file with rows, hardware and versions")
+    add_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Profile and print."""
     arguments = make_parser().parse_args(argv)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
     on_gpu = torch.cuda.is_available() and not arguments.smallest
     case = SMALLEST_CASE if arguments.smallest else GPU_CASE if on_gpu else CPU_CASE
-    about = environment(on_gpu) | {"commit": git_commit(), "pair": case.name}
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    about = begin(arguments.threads, on_gpu, pair=case.name)
     device = "cuda" if on_gpu else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         samples = arguments.samples or Path(folder)
@@ -69,9 +62,7 @@ def main(argv: list[str] | None = None) -> int:
                 run(forms, variant, case, batch)
         times[variant.name] = operator_times(profiler, on_gpu, steps)
     print(table(times))
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.profile_step", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, **about, "milliseconds": times}, indent=1))
+    save(arguments.output, "profile_step", argv, {**about, "milliseconds": times})
     return 0
 
 

@@ -9,10 +9,8 @@ log(time) over log(size), over all sizes and over the last two: 1 is linear, bel
 """
 
 import argparse
-import json
 import math
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,10 +20,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.encoder import environment
+from benchmarks.record import add_arguments, begin, save
 from benchmarks.training import Variant, run
 from benchmarks.training_forms import OURS, PATCH_PX, SIDE_PX, Case, Form, make_parts, save_samples
-from trainers.run_record import git_commit
 
 CPU_CASE, GPU_CASE, SMALLEST_CASE = (
     Case("1.5B", narrower, shallower, 1, 1, 1) for narrower, shallower in ((8, 4), (1, 1), (32, 14))
@@ -40,21 +37,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.scaling", description=__doc__.split("\n")[0])
     parser.add_argument("--smallest", action="store_true", help="a tiny pair, three sizes each, 2 turns")
     parser.add_argument("--turns", type=int, default=7, help="steps of each size")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; as many as torch likes by default")
     parser.add_argument("--samples", type=Path, default=None, help="folder of samples; made here by default")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file with rows, hardware and versions")
+    add_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     arguments = make_parser().parse_args(argv)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
     on_gpu = torch.cuda.is_available() and not arguments.smallest
     case = SMALLEST_CASE if arguments.smallest else GPU_CASE if on_gpu else CPU_CASE
-    about = environment(on_gpu) | {"commit": git_commit(), "pair": case.name}
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    about = begin(arguments.threads, on_gpu, pair=case.name)
     turns, count = (2, 3) if arguments.smallest else (arguments.turns, None)
     with tempfile.TemporaryDirectory() as folder:
         samples = arguments.samples or Path(folder)
@@ -64,9 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     form = Form(parts, "cuda" if on_gpu else "cpu", OURS)
     rows = [measure(form, case, name, sizes[:count], turns) for name, sizes in tqdm(SIZES.items(), disable=None)]
     print(table(rows))
-    if arguments.output:
-        command = " ".join(["python -m benchmarks.scaling", *(sys.argv[1:] if argv is None else argv)])
-        arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
+    save(arguments.output, "scaling", argv, {**about, "rows": rows})
     return 0
 
 

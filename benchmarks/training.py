@@ -15,9 +15,7 @@ of weights, optimizer and a step: what the allocator gave on a GPU, resident mem
 
 import argparse
 import gc
-import json
 import statistics
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -30,9 +28,8 @@ import trl
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.encoder import environment
+from benchmarks.record import add_arguments, begin, save
 from benchmarks.training_forms import COMPILED, OURS, PLAIN, Case, Form, Parts, make_parts, save_samples
-from trainers.run_record import git_commit
 
 AIM_SPEED, AIM_MEMORY = 1.5, 0.6  # times the samples/s, times the peak memory of plain TRL
 SMALLEST = [Case("1.5B", 32, 14, 1, 2, 1), Case("7B", 64, 14, 1, 2, 1)]
@@ -69,27 +66,23 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--smallest", action="store_true", help="tiny pairs, 2 turns")
     parser.add_argument("--turns", type=int, default=8, help="steps of each variant in each row")
     parser.add_argument("--seconds", type=float, default=120, help="at most, for the turns of a row (but 2 turns)")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; as many as torch likes by default")
     parser.add_argument("--samples", type=Path, default=None, help="folder of samples; made here by default")
     parser.add_argument("--compiled", action="store_true", help="also with the language model's layers compiled")
     parser.add_argument("--only", choices=("1.5B", "7B"), default=None, help="this language model alone")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file with rows, hardware and versions")
+    add_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     arguments = make_parser().parse_args(argv)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
     on_gpu = torch.cuda.is_available() and not arguments.smallest
     cases = SMALLEST if arguments.smallest else ON_GPU if on_gpu else ON_CPU
     cases = [case for case in cases if arguments.only in (None, case.language_model)]
     device = "cuda" if on_gpu else "cpu"
-    about = environment(on_gpu) | {"trl": trl.__version__, "commit": git_commit()}
+    about = begin(arguments.threads, on_gpu, trl=trl.__version__)
     peak = about["matrix peak, TFLOP/s"] = matrix_peak(device) / 1e12
     variants = VARIANTS + COMPILED_VARIANTS * arguments.compiled
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     turns = 2 if arguments.smallest else arguments.turns
     with tempfile.TemporaryDirectory() as folder:
         samples = arguments.samples or Path(folder)
@@ -100,9 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         for case in tqdm(cases, desc="pairs", disable=None):
             rows.append(measure(case, samples, turns, arguments.seconds, device, peak, variants))
             print(table(rows[-1:]), flush=True)
-            if arguments.output:  # after each row: a run may be cut off
-                command = " ".join(["python -m benchmarks.training", *(sys.argv[1:] if argv is None else argv)])
-                arguments.output.write_text(json.dumps({"command": command, **about, "rows": rows}, indent=1))
+            save(arguments.output, "training", argv, {**about, "rows": rows})  # after each row: a run may be cut off
     return 0
 
 

@@ -28,7 +28,7 @@ def compare(metrics: tuple[Metric, ...], aggregate: Aggregate, base: Result, boo
     scores = {side: [aggregate(items) for items in result["items"]] for side, result in sides(base, boosted)}
     metrics = tuple(metric for metric in metrics if metric.name in scores["base"][0])  # a data set may have some only
     intervals = bootstrap(aggregate, base["items"], boosted["items"])
-    controls = {**base["controls"], **boosted["controls"], **base["controls"]}  # a side may have some of its own
+    controls = boosted["controls"] | base["controls"]  # a side may have some of its own
     rows: dict[str, Any] = {}
     for metric in metrics:
         ours, theirs = (np.array([seed[metric.name] for seed in scores[side]]) for side in ("base", "boosted"))

@@ -157,39 +157,35 @@ def test_a_file_that_cannot_be_written(start, data, tmp_path, capfd, call, writt
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a disk")
 def test_a_disk_that_fills_up_and_is_cleared(start, data, tmp_path, capfd):
-    """A disk of 1 MB; when it is larger, the run goes on from the checkpoint that is left, as an undisturbed one."""
+    """A disk of 700 kB; when it is larger, the run goes on from the checkpoint that is left, as an undisturbed one."""
     disk, out = tmp_path / "disk", tmp_path / "disk" / "out"
     disk.mkdir()
     argv = [*start[3], *common(data, out, **SAVING | {"save_steps": 1})]
 
-    def mount() -> None:
+    def mount(*options: str) -> None:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(disk)]).returncode:
+            os._exit(77)
+
+    def full_then_cleared() -> None:
         if ctypes.CDLL(None).unshare(0x00020000):  # CLONE_NEWNS: the disk is this process's only
             os._exit(77)
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(disk)])
-        os._exit(77) if mounted.returncode else None
-
-    def full_then_cleared() -> int:
-        mount()
+        mount("size=700k")
         codes = [main(argv)]
         left, partial = last_checkpoint(out), (out / PARTIAL).exists()
-        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        mount("remount", "size=20m")
         codes.append(main([*argv, "--resume_from_checkpoint", "true"]))
         shutil.copytree(out, tmp_path / "copy")
         (tmp_path / "seen.json").write_text(json.dumps([codes, left, partial]))
-        return 0
+        os._exit(0)
 
-    child = os.fork()
-    if child == 0:
-        try:
-            full_then_cleared()
-        finally:
-            os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = run_in_child(argv, full_then_cleared)
+    error = capfd.readouterr().err
     if code == 77:
         pytest.skip("no disk can be mounted here")
+    assert code == 0, error
     codes, left, partial = json.loads((tmp_path / "seen.json").read_text())
     assert codes == [2, 0] and left is not None and not partial
-    assert "No space left on device" in capfd.readouterr().err
+    assert "No space left on device" in error
     assert main([*start[3], *common(data, tmp_path / "whole", **SAVING | {"save_steps": 1})]) == 0
     assert losses(tmp_path / "copy") == losses(tmp_path / "whole")
 
