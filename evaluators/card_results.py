@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from evaluators.catalogue import DATA_SETS, TASKS
+from evaluators.catalogue import DATA_SETS, TASKS, kind_of, title_of
 
 # The Hub's names of tasks, by our families.
 HUB_TASKS = {
@@ -46,8 +46,8 @@ def _index_entries(results: dict[str, Any]) -> list[EvalResult]:
                 EvalResult(
                     task_type=HUB_TASKS[TASKS[task].family],
                     task_name=TASKS[task].title,
-                    dataset_type=DATA_SETS[data_set].hub_id or data_set,
-                    dataset_name=DATA_SETS[data_set].title,
+                    dataset_type=DATA_SETS[kind_of(data_set)].hub_id or data_set,
+                    dataset_name=title_of(data_set),
                     metric_type=metric,
                     metric_name=f"{values['label']}, base {values['base']['mean']:.4g}",
                     metric_value=round(values["boosted"]["mean"], 6),
@@ -60,7 +60,7 @@ def _hub_entries(results: dict[str, Any]) -> dict[str, list[EvalResultEntry]]:
     entries: dict[str, list[EvalResultEntry]] = {}
     for name, entry in results["tasks"].items():
         task, data_set = name.split("/")
-        hub_id = DATA_SETS[data_set].hub_id
+        hub_id = DATA_SETS[kind_of(data_set)].hub_id
         if hub_id is None:
             continue
         for metric, values in entry["metrics"].items():

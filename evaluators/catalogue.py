@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 from typing import Any, NamedTuple
 
 DEPTH = ("depth_linear", "depth_dpt")
@@ -191,25 +192,41 @@ def parse_tasks(text: str) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
+def kind_of(name: str) -> str:
+    """The key of DATA_SETS of what is called NAME or NAME.LABEL."""
+    return name.partition(".")[0]
+
+
+def title_of(name: str) -> str:
+    """The title of a data set NAME or NAME.LABEL, for the report."""
+    kind, _, label = name.partition(".")
+    return DATA_SETS[kind].title + (f" ({label})" if label else "")
+
+
 def parse_data(entries: list[str]) -> dict[str, str | None]:
-    """Where each data set is, from `NAME=PATH`, `NAME` (its Hub id) or a bare `PATH` of built rooms.
+    """Where each data set is.
+
+    Args:
+        entries: `NAME=PATH`, `NAME.LABEL=PATH` where one NAME has several places, `NAME` (its Hub id), or a bare
+            `PATH` of built rooms.
 
     Raises:
-        ValueError: for another name, or a bare NAME of a data set that is on no Hub.
+        ValueError: for another name, a bare NAME of a data set that is on no Hub, or one name twice.
     """
     places: dict[str, str | None] = {}
     for entry in entries:
         name, separator, path = entry.partition("=")
-        if separator and name in DATA_SETS:
-            places[name] = path
-        elif separator:
+        if separator and kind_of(name) not in DATA_SETS:
             raise ValueError(f"--data {entry!r}: {name!r} is no data set{_near(name, list(DATA_SETS))}")
-        elif entry in DATA_SETS:
-            places[entry] = DATA_SETS[entry].hub_id
-            if places[entry] is None and DATA_SETS[entry].needs_data:
-                raise ValueError(f"--data {entry!r} is on no Hub that we could name: pass {entry}=FOLDER")
-        else:
-            places["rooms"] = entry
+        if separator and not re.fullmatch(r"\w+(\.[\w-]+)?", name):
+            raise ValueError(f"--data {entry!r}: write NAME.LABEL=PLACE, the label of letters, digits, - and _")
+        if not separator and entry not in DATA_SETS:
+            name, path = "rooms", entry
+        elif not separator and DATA_SETS[name].needs_data and DATA_SETS[name].hub_id is None:
+            raise ValueError(f"--data {entry!r} is on no Hub that we could name: pass {entry}=FOLDER")
+        if name in places:
+            raise ValueError(f"--data names {name!r} twice: write {kind_of(name)}.LABEL=PLACE, LABEL as you like")
+        places[name] = path or DATA_SETS[kind_of(name)].hub_id
     return places
 
 

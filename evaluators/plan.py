@@ -3,11 +3,12 @@
 import argparse
 import dataclasses
 import difflib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import yaml
 
-from evaluators.catalogue import DATA_SETS, TASKS, parse_data, parse_tasks, task_module
+from evaluators.catalogue import DATA_SETS, TASKS, kind_of, parse_data, parse_tasks, task_module
 
 PRESET_SEEDS = {"full": (0, 1, 2), "cpu": (0,)}
 
@@ -43,7 +44,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     plan = Plan({}, {})
     asking = [task for task in tasks if TASKS[task].asks_vlm]
     no_vlm = check_vlms(arguments, asking)
-    for task, name in ((task, name) for task in tasks for name, row in DATA_SETS.items() if task in row.tasks):
+    for task, name in _pairs(tasks, places):
         entry = f"{task}/{name}"
         if name not in places and not _runs_unasked(task, name, arguments, places):
             plan.not_measured[entry] = _no_data(name)
@@ -53,7 +54,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             continue
         try:
             module = task_module(task)
-            config = module.Config(data_set=name, data=places.get(name), **common)
+            config = module.Config(data_set=kind_of(name), data=places.get(name), **common)
             config = with_settings(config, task, settings.get(task, {}))
             if hasattr(module, "check"):
                 module.check(config)
@@ -73,9 +74,17 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     return plan
 
 
+def _pairs(tasks: list[str], places: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each task with each data set that it can read, once per place of it, in the order of the report."""
+    for task in tasks:
+        for kind, row in DATA_SETS.items():
+            if task in row.tasks:
+                yield from ((task, name) for name in [name for name in places if kind_of(name) == kind] or [kind])
+
+
 def _runs_unasked(task: str, name: str, arguments: argparse.Namespace, places: dict[str, Any]) -> bool:
     """Whether a simulator is used without `--data`: its task is named, and none of the task's simulators is."""
-    if arguments.tasks == "all" or any(task in DATA_SETS[other].tasks for other in places):
+    if arguments.tasks == "all" or any(task in DATA_SETS[kind_of(other)].tasks for other in places):
         return False
     return arguments.preset in DATA_SETS[name].unasked
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from evaluators.card_results import write_card_results
-from evaluators.catalogue import DATA_SETS, TASKS
+from evaluators.catalogue import TASKS, title_of
 from evaluators.metrics import Metric
 from evaluators.paper import published
 
@@ -149,7 +149,7 @@ def partial_lines(results: dict[str, Any]) -> list[str]:
 def heading(name: str, entry: dict[str, Any]) -> str:
     """Title of an entry's section."""
     task, data_set = name.split("/")
-    return f"{TASKS[task].title}, {DATA_SETS[data_set].title}: {entry['protocol']['id']}"
+    return f"{TASKS[task].title}, {title_of(data_set)}: {entry['protocol']['id']}"
 
 
 def protocol_lines(entry: dict[str, Any]) -> list[str]:

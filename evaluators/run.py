@@ -42,7 +42,8 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME=PLACE",
-        help=f"folders or Hub ids of {', '.join(DATA_SETS)}; a bare folder or id is rooms",
+        help=f"folders or Hub ids of {', '.join(DATA_SETS)}, NAME.LABEL=PLACE where one has several; a bare place is "
+        "rooms",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the report")
     parser.add_argument("--preset", choices=sorted(PRESET_SEEDS), default="full", help="protocol (default: full)")
@@ -81,62 +82,105 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
-    """Measure both encoders, write the report, print the table; return what results.json holds."""
-    import torch
+    """Measure both encoders, write the report, print the table; return what results.json holds.
+
+    Raises:
+        Exception: an entry could not be measured; the report, which says so, holds the others.
+    """
     from accelerate import PartialState
 
-    from evaluators.comparison import compare
-    from evaluators.encoders import load_encoder
-    from evaluators.report import environment, render_table, write_report
+    from evaluators.contract import NotMeasurable
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
     state = PartialState(cpu=arguments.device == "cpu")  # several processes share the extraction of features
-    device = arguments.device or str(state.device)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    encoders = []  # both are loaded before either is measured: a wrong name must not cost hours
-    for side, name, revision in (
-        ("base", arguments.base, arguments.base_revision),
-        ("boosted", arguments.boosted, arguments.boosted_revision),
-    ):
-        try:
-            encoders.append(load_encoder(name, revision, "cpu", getattr(torch, arguments.dtype)))
-        except ValueError as error:
-            raise ValueError(f"--{side}: {error}") from error
+    sides, failed = measure(arguments, plan, state)
+    if not state.is_main_process:
+        return {}
+    if len(failed) == len(plan.configs):
+        raise next(iter(failed.values()))
+    results = report(arguments, plan, sides, failed, arguments.device or str(state.device))
+    for error in failed.values():
+        if arguments.tasks != "all" or not isinstance(error, NotMeasurable):
+            raise error
+    return results
+
+
+def measure(
+    arguments: argparse.Namespace, plan: Plan, state: Any
+) -> tuple[tuple[dict[str, Any], dict[str, Any]], dict[str, Exception]]:
+    """Return what `evaluate` says of every entry for the base and for the boosted encoder, and what went wrong."""
+    # both are loaded before either is measured: a wrong name must not cost hours
+    encoders = [_load(arguments, side) for side in ("base", "boosted")]
     # what no protocol fixes is the base's own for both sides
     configs = {
         entry: dataclasses.replace(config, resolution=config.resolution or encoders[0].input_size_px)
         for entry, config in plan.configs.items()
     }
-    sides: list[dict[str, Any]] = []
-    for side, encoder in zip(("base", "boosted"), encoders):
-        encoder.model.to(device)
-        results_of_side = {}
+    sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    failed: dict[str, Exception] = {}
+    for side, encoder, results in zip(("base", "boosted"), encoders, sides):
+        encoder.model.to(arguments.device or state.device)
         for entry, config in configs.items():
-            if TASKS[entry.split("/")[0]].asks_vlm:
+            task = entry.split("/")[0]
+            if entry in failed:
+                continue
+            if TASKS[task].asks_vlm:
                 config = config.for_side(side, getattr(arguments, f"{side}_vlm"))
             state.print(f"{entry}: {encoder.name}")
-            results_of_side[entry] = task_module(entry.split("/")[0]).evaluate(encoder, config)
-        sides.append(results_of_side)
+            try:
+                results[entry] = task_module(task).evaluate(encoder, config)
+            except Exception as error:  # the others are measured all the same
+                if state.num_processes > 1:  # they wait for each other
+                    raise
+                failed[entry] = error
+                print(f"{entry} is not measured: {error}", file=sys.stderr)
         encoder.model.to("cpu")
-    if not state.is_main_process:
-        return {}
+    return sides, failed
+
+
+def report(
+    arguments: argparse.Namespace,
+    plan: Plan,
+    sides: tuple[dict[str, Any], dict[str, Any]],
+    failed: dict[str, Exception],
+    device: str,
+) -> dict[str, Any]:
+    """Compare what `measure` returned, write the report and print the table; return what results.json holds."""
+    from evaluators.comparison import compare
+    from evaluators.report import environment, render_table, write_report
+    from modeling_spatialboost.encoder_loading import first_line
+
     results: dict[str, Any] = {
         "preset": arguments.preset,
         "limit": arguments.limit,
         "partial": arguments.limit is not None,
         "tasks": {},
-        "not_measured": plan.not_measured,
+        "not_measured": plan.not_measured | {entry: first_line(error) for entry, error in failed.items()},
         "environment": environment(device),
     }
-    for entry in configs:
+    for entry in (entry for entry in plan.configs if entry not in failed):
         module, (base, boosted) = task_module(entry.split("/")[0]), (side[entry] for side in sides)
         results["tasks"][entry] = compare(module.METRICS, module.aggregate, base, boosted)
         if hasattr(module, "draw"):
             results["tasks"][entry]["picture"] = f"{entry.replace('/', '_')}.png"
             module.draw(arguments.output / results["tasks"][entry]["picture"], base, boosted)
     write_report(results, arguments.output)
-    print(f"\n{render_table(results)}\n\nreport: {arguments.output / 'report.md'}")
+    print(f"\n{render_table(results)}\n\nreport: {arguments.output / 'report.html'}")
     return results
+
+
+def _load(arguments: argparse.Namespace, side: str) -> Any:
+    """The encoder of a side, on the CPU."""
+    import torch
+
+    from evaluators.encoders import load_encoder
+
+    name, revision = getattr(arguments, side), getattr(arguments, f"{side}_revision")
+    try:
+        return load_encoder(name, revision, "cpu", getattr(torch, arguments.dtype))
+    except ValueError as error:
+        raise ValueError(f"--{side}: {error}") from error
 
 
 if __name__ == "__main__":
