@@ -50,20 +50,7 @@ def save_tiny_language_model(
     seed: int = 0,
 ) -> Path:
     """A Qwen2 with random weights, and a byte-level BPE tokenizer trained on `texts` with Qwen's special tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    # digits apart, as Qwen does: numbers are what this model is to read
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast = train_tokenizer(texts, vocabulary_size)
     config = Qwen2Config(
         vocab_size=len(fast),
         hidden_size=hidden_size,
@@ -81,3 +68,21 @@ def save_tiny_language_model(
     LanguageModel(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return Path(folder)
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with Qwen's special tokens, which reads numbers digit by digit."""
+    tokenizer = Tokenizer(models.BPE())
+    # digits apart, as Qwen does: numbers are what this model is to read
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
