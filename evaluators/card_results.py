@@ -1,5 +1,6 @@
 """The boosted encoder's results in the Hub's two formats: `.eval_results/*.yaml` and the card's model-index."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def _index_entries(results: dict[str, Any]) -> list[EvalResult]:
     entries = []
     for name, entry in results["tasks"].items():
         task, data_set = name.split("/")
-        for metric, values in entry["metrics"].items():
+        for metric, values in _finite(entry).items():
             entries.append(
                 EvalResult(
                     task_type=HUB_TASKS[TASKS[task].family],
@@ -63,10 +64,15 @@ def _hub_entries(results: dict[str, Any]) -> dict[str, list[EvalResultEntry]]:
         hub_id = DATA_SETS[kind_of(data_set)].hub_id
         if hub_id is None:
             continue
-        for metric, values in entry["metrics"].items():
+        for metric, values in _finite(entry).items():
             notes = (
                 f"{TASKS[task].title}, {values['label']}, {entry['protocol']['id']}; base {values['base']['mean']:.4g}"
             )
             value = round(values["boosted"]["mean"], 6)
             entries.setdefault(data_set, []).append(EvalResultEntry(hub_id, f"{task}_{metric}", value, notes=notes))
     return entries
+
+
+def _finite(entry: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that the boosted encoder has a number of."""
+    return {name: values for name, values in entry["metrics"].items() if math.isfinite(values["boosted"]["mean"])}

@@ -1,6 +1,7 @@
 """Base beside boosted: results.json for programs, report.md and report.html for readers, entries for the card."""
 
 import json
+import math
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -63,10 +64,19 @@ def write_report(results: dict[str, Any], output: Path) -> None:
     """Write results.json, report.md, report.html and the card's entries into the folder `output`."""
     from evaluators.report_page import render_page
 
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (output / "results.json").write_text(json.dumps(strict(results), indent=2, allow_nan=False) + "\n")
     (output / "report.md").write_text(render_markdown(results))
     (output / "report.html").write_text(render_page(results, output))
     write_card_results(results, output)
+
+
+def strict(value: Any) -> Any:
+    """The same with None where a number is not finite, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table_rows(results: dict[str, Any]) -> list[Row]:
@@ -91,9 +101,11 @@ def _row(name: str, entry: dict[str, Any], metric_name: str, values: dict[str, A
         base=number(values["base"]),
         boosted=number(values["boosted"]),
         difference=number(values["difference"], signed=True),
-        interval=" to ".join(f"{end:+.3g}" if end else "0" for end in values["difference"]["interval"]),
+        interval=" to ".join("0" if end == 0 else figure(end, "+.3g") for end in values["difference"]["interval"]),
         verdict=verdict(metric, values["difference"]),
-        controls=", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in values["controls"].items()),
+        controls=", ".join(
+            f"{key.replace('_', ' ')} {figure(value, '.4g')}" for key, value in values["controls"].items()
+        ),
         paper=f"{paper.base:g} → {paper.boosted:g}" if paper else "",
     )
 
@@ -179,15 +191,22 @@ def protocol_lines(entry: dict[str, Any]) -> list[str]:
 
 def number(summary: dict[str, Any], signed: bool = False) -> str:
     """Mean and deviation over the seeds as text."""
-    text = f"{summary['mean']:+.4g}" if signed and summary["mean"] else f"{summary['mean']:.4g}"
+    text = figure(summary["mean"], "+.4g" if signed and summary["mean"] else ".4g")
     return text if summary["deviation"] is None else f"{text} ± {summary['deviation']:.2g}"
 
 
+def figure(value: float | None, form: str) -> str:
+    """A number as text; None is what results.json has for one that is not finite."""
+    return format(math.nan if value is None else value, form)
+
+
 def verdict(metric: Metric, difference: dict[str, Any]) -> str:
-    """Equal, better or worse, "may be chance" where the interval holds zero."""
+    """Equal, better or worse, "may be chance" where the interval holds zero; "undefined" for what is not finite."""
+    low, high = difference["interval"]
+    if strict([difference["mean"], low, high]).count(None):
+        return "undefined"
     if difference["mean"] == 0:
         return "equal"
-    low, high = difference["interval"]
     word = "better" if metric.is_better(difference["mean"]) else "worse"
     return f"{word}, may be chance" if low <= 0 <= high else word
 

@@ -75,6 +75,8 @@ def _table(results: dict[str, Any], shown: list[str]) -> list[str]:
 
 def interval_svg(values: dict[str, Any], verdict: str) -> str:
     """A difference and its interval, drawn so that better is to the right of the dashed zero."""
+    if verdict == "undefined":
+        return ""
     sign = 1 if values["higher_is_better"] else -1
     ends = sorted(sign * end for end in values["difference"]["interval"])
     mean = sign * values["difference"]["mean"]

@@ -7,7 +7,8 @@ A quick look on a CPU, and the full protocol with three seeds:
     spatialboost evaluate --base facebook/dinov3-vitl16-pretrain-lvd1689m --boosted me/dinov3-vitl16-boosted \
         --tasks depth --data rooms=me/indoor --output out/report --device cuda --dtype bfloat16
 
-Writes results.json, report.md and a picture per task into --output and prints the table.
+Writes results.json, report.md and a picture per task into --output and prints the table. What one encoder
+scored in one entry is kept beside the features: the same command takes it up again, after a kill, too.
 """
 
 import argparse
@@ -110,6 +111,8 @@ def measure(
     arguments: argparse.Namespace, plan: Plan, state: Any
 ) -> tuple[tuple[dict[str, Any], dict[str, Any]], dict[str, Exception]]:
     """Return what `evaluate` says of every entry for the base and for the boosted encoder, and what went wrong."""
+    from evaluators.result_cache import measured_once
+
     # both are loaded before either is measured: a wrong name must not cost hours
     encoders = [_load(arguments, side) for side in ("base", "boosted")]
     # what no protocol fixes is the base's own for both sides
@@ -127,9 +130,8 @@ def measure(
                 continue
             if TASKS[task].asks_vlm:
                 config = config.for_side(side, getattr(arguments, f"{side}_vlm"))
-            state.print(f"{entry}: {encoder.name}")
             try:
-                results[entry] = task_module(task).evaluate(encoder, config)
+                results[entry] = measured_once(encoder, entry, config, task_module(task).evaluate)
             except Exception as error:  # the others are measured all the same
                 if state.num_processes > 1:  # they wait for each other
                     raise
