@@ -1,0 +1,68 @@
+"""The Space: depth, questions, scenes, features and data of SpatialBoost, in a browser.
+
+SPATIALBOOST_BUNDLE=FOLDER python app.py            # FOLDER/vlm, depth_base, depth_boosted, data
+SPATIALBOOST_MODEL=ORG/NAME python app.py           # one part by itself, a Hub id or a folder
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where this file is imported as space_app.app
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+from spatialboost_space import ask_tab, depth_tab, features_tab, models
+from spatialboost_space.settings import limits
+
+TITLE = "SpatialBoost"
+STYLE = """
+.gradio-container { max-width: 1200px !important; margin: auto; }
+@media (max-width: 640px) { .gradio-container { padding: 8px !important; } }
+"""
+
+
+def build() -> gr.Blocks:
+    """The page with its tabs; models are loaded when they are first needed."""
+    seconds = limits().cache_seconds
+    with gr.Blocks(title=TITLE, delete_cache=(max(1, seconds // 4), seconds), analytics_enabled=False) as page:
+        gr.Markdown(
+            "# SpatialBoost\nA vision encoder that learned 3D space through language, beside the encoder it started "
+            "from. An independent implementation of [the paper](https://arxiv.org/abs/2603.22057)."
+        )
+        with gr.Tab("Depth", id="depth"):
+            depth_tab.build()
+        with gr.Tab("Ask", id="ask"):
+            ask_tab.build()
+        with gr.Tab("Features", id="features"):
+            features_tab.build()
+    return page.queue(max_size=limits().queued, default_concurrency_limit=limits().concurrent, api_open=False)
+
+
+def launch(page: gr.Blocks, **settings: object) -> object:
+    """Serve the page with the limits of the settings; keyword arguments go to `Blocks.launch`."""
+    common = {
+        "show_error": False,
+        "max_file_size": limits().upload_bytes,
+        "ssr_mode": False,
+        "run_history": False,
+        "css": STYLE,
+        "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        "footer_links": ["api", "settings"],
+    }
+    return page.launch(**{**common, **settings})  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Serve until stopped; models load in the background, so that the page is there at once."""
+    if os.environ.get("SPACES_ZERO_GPU"):
+        models.warm_up()  # ZeroGPU wants models in the main process before anything is served
+    else:
+        threading.Thread(target=models.warm_up, daemon=True).start()
+    launch(build())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The pieces of the Space: one module per tab, and what they share."""

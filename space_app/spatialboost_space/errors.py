@@ -1,0 +1,64 @@
+"""What a visitor reads when something goes wrong: one sentence, never a traceback."""
+
+import functools
+import inspect
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+
+from spatialboost_space.models import Unavailable
+
+OURS = "Something went wrong on our side; it is in the server's log. Try again, or another image."
+
+
+class Refusal(gr.Error):
+    """A visitor's mistake, told in one sentence on the page and not in the server's log."""
+
+    def __init__(self, message: str) -> None:
+        """The sentence."""
+        super().__init__(message, print_exception=False)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except gr.Error:
+        raise
+    except Unavailable as error:
+        raise Refusal(str(error)) from error
+    except Exception as error:
+        traceback.print_exc()  # for the operator
+        raise Refusal(OURS) from error
+
+
+def friendly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function or generator, whose errors reach the page as `gradio.Error` with a sentence for people."""
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def generator(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            with _told():
+                yield from function(*args, **kwargs)
+
+        return generator
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _told():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], name: str) -> None:
+    """Offer a function to programs and to agents (MCP) under a name, with the docstring as its description.
+
+    The components check what comes in, files above all, as they do for the page.
+    """
+    gr.Button(visible=False).click(
+        friendly(function), inputs, outputs, api_name=name, concurrency_id="compute", show_progress="hidden"
+    )

@@ -1,0 +1,107 @@
+"""Images from strangers: what is refused before it is decoded, and how the rest is read."""
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image, ImageOps
+
+from spatialboost_space.errors import Refusal
+from spatialboost_space.settings import limits
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
+REFUSAL = "This file is not a PNG, JPEG or WebP image that can be read."
+
+
+def _ends_with_its_image(data: bytes, kind: str) -> bool:
+    """Whether nothing hides behind the image: a file may be a picture and an archive or a page at once."""
+    if kind == "PNG":
+        end = data.rfind(b"IEND") + 8
+    elif kind == "JPEG":
+        end = data.rfind(b"\xff\xd9") + 2
+    else:
+        end = 8 + int.from_bytes(data[4:8], "little")
+    return not data[end:].strip(b"\0\r\n ")
+
+
+def read_image(data: bytes) -> Image.Image:
+    """An upright RGB image of at most `working_side_px` a side, without anything else that the file held.
+
+    Raises:
+        Refusal: too many bytes or pixels, another format, an animation, content behind the image, a broken file.
+    """
+    bounds = limits()
+    if len(data) > bounds.upload_bytes:
+        raise Refusal(f"The file has {len(data) / 2**20:.1f} MB; {bounds.upload_bytes / 2**20:.0f} MB are the limit.")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header only
+            width, height = image.size
+            if width * height > bounds.image_pixels:
+                raise Refusal(
+                    f"The image has {width} x {height} pixels; {bounds.image_pixels / 1e6:.0f} million are the limit."
+                )
+            if getattr(image, "n_frames", 1) > 1:
+                raise Refusal("This is an animation: give a single image.")
+            if not _ends_with_its_image(data, str(image.format)):
+                raise Refusal("The file goes on behind its image: save it again as a plain PNG or JPEG.")
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except Refusal:
+        raise
+    except Exception as error:  # decoders fail in many ways, and none of them is worth more words to a visitor
+        raise Refusal(REFUSAL) from error
+    if max(upright.size) > bounds.working_side_px:
+        upright.thumbnail((bounds.working_side_px, bounds.working_side_px), Image.Resampling.LANCZOS)
+    return Image.frombytes("RGB", upright.size, upright.tobytes())  # without EXIF or other metadata
+
+
+def read_file(path: str | Path) -> Image.Image:
+    """`read_image` of a file that gradio has stored; its ending must be that of an image, too."""
+    path = Path(path)
+    if path.suffix.lower() not in ENDINGS:
+        raise Refusal(REFUSAL)
+    if path.stat().st_size > limits().upload_bytes:
+        raise Refusal(f"The file is larger than {limits().upload_bytes / 2**20:.0f} MB, which is the limit.")
+    return read_image(path.read_bytes())
+
+
+class CheckedImage(gr.Image):
+    """gradio's image input whose files pass `read_image` before anything decodes them; gives a PIL image or None."""
+
+    is_template = True  # the browser shows it as gradio's own
+
+    def preprocess(self, payload: Any) -> Image.Image | None:
+        """Read the uploaded file, or the picture that a webcam sent as a data URL."""
+        if payload is None:
+            return None
+        if payload.url and payload.url.startswith("data:"):
+            try:
+                return read_image(base64.b64decode(payload.url.partition(",")[2], validate=True))
+            except binascii.Error as error:
+                raise Refusal(REFUSAL) from error
+        if payload.path is None:
+            raise Refusal(REFUSAL)
+        return read_file(payload.path)
+
+
+def needed(image: Image.Image | None) -> Image.Image:
+    """The image itself.
+
+    Raises:
+        Refusal: there is none.
+    """
+    if image is None:
+        raise Refusal("Give an image first: upload one, take one with the camera, or choose an example.")
+    return image
+
+
+def as_data_url(image: Image.Image, side_px: int = 640) -> str:
+    """A JPEG of at most `side_px` a side, for our own page elements."""
+    small = image.copy()
+    small.thumbnail((side_px, side_px))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
