@@ -91,16 +91,18 @@ def show(task_name: str, episodes: int, pictures_per_episode: int = 12) -> tuple
             if step in seen:
                 pictures.append(camera(*simulator.scene))
                 positions.append(simulator.state()[list(POSITIONS)])
-            simulator.step(simulator.expert_action() + random.normal(0, tremor, simulator.num_actions))
+            action = simulator.expert_action()
+            assert action is not None  # MetaWorld has experts
+            simulator.step(action + random.normal(0, tremor, simulator.num_actions))
     camera.close()
     return np.array(pictures), np.array(positions)
 
 
-def train(folder: Path, pictures: np.ndarray, positions: np.ndarray, epochs: int) -> None:
-    """Teach a tiny DINOv3's class token the positions; save its first weights, its last ones and training.json."""
+def make_encoder(folder: Path, seed: int = 0) -> tuple[Any, Any]:
+    """Make and save a tiny DINOv3 with fresh weights; return the model and its image processor."""
     from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = DINOv3ViTConfig(
         hidden_size=96,
         num_hidden_layers=4,
@@ -110,17 +112,24 @@ def train(folder: Path, pictures: np.ndarray, positions: np.ndarray, epochs: int
         image_size=INPUT_PX,
         num_register_tokens=0,
     )
-    model, started = DINOv3ViTModel(config), time.process_time()
+    model = DINOv3ViTModel(config)
     processor = DINOv3ViTImageProcessor(size={"height": INPUT_PX, "width": INPUT_PX})
     for part in (model, processor):
-        part.save_pretrained(folder / "random")
+        part.save_pretrained(folder)
+    return model, processor
+
+
+def train(folder: Path, pictures: np.ndarray, positions: np.ndarray, epochs: int) -> None:
+    """Teach a tiny DINOv3's class token the positions; save its first weights, its last ones and training.json."""
+    started = time.process_time()
+    model, processor = make_encoder(folder / "random")
     prepare = load_encoder(str(folder / "random")).preprocessing
     pixels = torch.stack([prepare(Image.fromarray(picture), (INPUT_PX, INPUT_PX)) for picture in pictures])
     targets = torch.from_numpy(positions)
     targets = targets[:, targets.std(0) > 1e-4]  # what never moves teaches nothing
     targets = (targets - targets.mean(0)) / targets.std(0)
     cut = round(len(pixels) * (1 - HELD_OUT_SHARE))  # the last episodes
-    head = torch.nn.Linear(config.hidden_size, targets.shape[1])
+    head = torch.nn.Linear(model.config.hidden_size, targets.shape[1])
     optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], LEARNING_RATE, weight_decay=0.01)
     steps = epochs * -(-cut // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
@@ -155,9 +164,9 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     command += ["--preset", "cpu", "--device", "cpu", "--output", str(folder / "report"), "--seeds"]
     command += [*map(str, arguments.seeds), "--set", *(f"robot_success.{key}={settings[key]}" for key in settings)]
-    before, started = _cpu_seconds(), time.perf_counter()
+    before, started = cpu_seconds(), time.perf_counter()
     evaluate(command)
-    seconds = {"cpu": round(_cpu_seconds() - before), "wall": round(time.perf_counter() - started)}
+    seconds = {"cpu": round(cpu_seconds() - before), "wall": round(time.perf_counter() - started)}
     entry = json.loads((folder / "report" / "results.json").read_text())["tasks"][f"robot_success/{arguments.task}"]
     metric = entry["metrics"]["success_last"]
     found = {"random": metric["base"]["per_seed"], "trained": metric["boosted"]["per_seed"]}
@@ -189,7 +198,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """User and system time of this process and its threads so far."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
