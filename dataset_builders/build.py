@@ -52,6 +52,9 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--views", type=int, help="views per scene; default: 2 (synthetic), else at most 8")
     group.add_argument("--frame-step", type=float, help="take every n-th frame of a sequence; of a video, in seconds")
     group.add_argument("--resolution", default="240x320", help="HEIGHTxWIDTH or SIDE in pixels (synthetic)")
+    group.add_argument(
+        "--variety", default="plain", choices=["plain", "rich"], help="of rooms (synthetic); rich: docs/miniature.md"
+    )
     group.add_argument("--intrinsics", help="fx,fy,cx,cy in pixels, where the data does not say")
     group.add_argument("--up-world", help="x,y,z of the direction against gravity, where the data does not say")
     group.add_argument("--dataset", help="id or folder of an image data set (hub)")

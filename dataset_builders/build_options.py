@@ -91,6 +91,7 @@ def source_options(arguments: argparse.Namespace) -> SourceOptions:
         dataset_config=arguments.dataset_config,
         dataset_split=arguments.dataset_split,
         image_column=arguments.image_column,
+        variety=arguments.variety,
         with_held_out=arguments.with_held_out,
     )
 

@@ -41,6 +41,7 @@ class SourceOptions:
         dataset_config: configuration; None = its default.
         dataset_split: split.
         image_column: column that holds the image; None = the only one of type Image.
+        variety: of rooms that the source draws: "plain" or "rich" (synthetic).
         with_held_out: also read scenes that the paper's own evaluation uses (ScanNet's validation and test scans).
     """
 
@@ -56,6 +57,7 @@ class SourceOptions:
     dataset_config: str | None = None
     dataset_split: str = "train"
     image_column: str | None = None
+    variety: str = "plain"
     with_held_out: bool = False
 
 

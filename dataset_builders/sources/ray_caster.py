@@ -17,7 +17,10 @@ from dataset_builders.scene import Intrinsics
 NEAR_M = 1e-3  # hits nearer than this are behind the camera or on the surface that a shadow ray leaves
 BOX_SIGNS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])  # (8, 3)
 Array = np.ndarray  # float32 unless said otherwise; vectors have x, y and z along their first axis
-Pattern = Literal["plain", "checker", "stripes", "noise", "planks", "tiles"]
+Pattern = Literal[
+    "plain", "checker", "stripes", "noise", "planks", "tiles",
+    "bricks", "dots", "marble", "parquet", "zigzag", "speckle", "rings",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Primitive:
     """A convex solid, turned by `yaw_rad` around the vertical axis through its `centre_m`.
 
     `half_size_m` are its half extents; a frustum's bottom radius is the first of them and its top radius is `taper`
-    times as wide (1 = cylinder, 0 = cone).
+    times as wide (1 = cylinder, 0 = cone). Flat pieces on a wall or the floor take no `shadow` from the room.
     """
 
     shape: Literal["box", "ellipsoid", "frustum"]
@@ -52,6 +55,7 @@ class Primitive:
     taper: float = 1.0
     instance: int = 0
     class_id: int = 0
+    shadow: bool = True
 
     @property
     def half_extent_m(self) -> tuple[float, float, float]:

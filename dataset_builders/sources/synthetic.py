@@ -16,6 +16,7 @@ from dataset_builders.sources.synthetic_cameras import choose_cameras
 from dataset_builders.sources.synthetic_objects import SEGMENTATION_CLASSES
 from dataset_builders.sources.synthetic_rooms import furnish
 from dataset_builders.sources.synthetic_shading import render
+from dataset_builders.sources.synthetic_variety import VARIETIES
 
 DEFAULT_VIEWS = 2
 MAX_VIEWS = 8
@@ -45,6 +46,8 @@ class SyntheticSource:
             )
         if not 1 <= self.views <= MAX_VIEWS:
             raise InputError(f"--views {self.views} is out of range; pass 1 to {MAX_VIEWS}.")
+        if options.variety not in VARIETIES:
+            raise InputError(f"--variety {options.variety!r} is unknown; choose one of {', '.join(VARIETIES)}.")
         if min(options.image_size) < 16:
             raise InputError(f"--resolution {options.image_size} is too small; pass at least 16 pixels a side.")
 
@@ -53,8 +56,9 @@ class SyntheticSource:
         assert self.options.num_scenes is not None
         num_test = max(1, round(self.options.num_scenes * TEST_SHARE))
         counts = {"test": num_test, "train": self.options.num_scenes - num_test}
+        name = "synthetic" if self.options.variety == "plain" else f"synthetic-{self.options.variety}"
         return [
-            f"synthetic-{self.options.seed}-{split}-{index:06d}"
+            f"{name}-{self.options.seed}-{split}-{index:06d}"
             for split, count in counts.items()
             for index in range(count)
         ]
@@ -62,9 +66,10 @@ class SyntheticSource:
     def load(self, item: str) -> Scene:
         """Draw and render one room."""
         rng = Random(item)
-        furnished = furnish(rng)
+        split, variety = item.split("-")[-2], VARIETIES[self.options.variety]
+        furnished = furnish(rng, variety, split)
         views = []
-        for camera in choose_cameras(furnished, rng, self.views, self.options.image_size):
+        for camera in choose_cameras(furnished, rng, self.views, self.options.image_size, variety):
             frame = render(furnished.room, camera, furnished.lighting)
             view = View(
                 image=frame.image,
@@ -84,5 +89,5 @@ class SyntheticSource:
             up_world=np.array([0.0, 0.0, 1.0]),
             depth_noise=0.0,
             scale_source="renderer",
-            split=item.split("-")[2],
+            split=split,
         )

@@ -9,18 +9,19 @@ import numpy as np
 from dataset_builders.scene import Intrinsics
 from dataset_builders.sources.ray_caster import Camera, box_corners, pixel_bounds
 from dataset_builders.sources.synthetic_rooms import Footprint, FurnishedRoom
+from dataset_builders.sources.synthetic_variety import PLAIN, Variety
 
 CLEARANCE_M = 0.2  # least distance of a camera from walls and things
-SEEN_SHARE = 0.02  # of the image, from which on a thing counts as seen
 MOSTLY = 0.7  # share of a thing's box that must lie in the image
-ENOUGH_SEEN = 4
 TRIALS = 24
+MAX_PITCH_RAD = math.radians(70)
 
 
 @dataclass(frozen=True)
 class _Aim:
     """What the cameras of one scene share: where they look, from how far and through which lens."""
 
+    variety: Variety
     focus_m: tuple[float, float]
     distance_m: float
     azimuth_rad: float
@@ -28,7 +29,9 @@ class _Aim:
     field_of_view_rad: float
 
 
-def choose_cameras(furnished: FurnishedRoom, rng: Random, num_views: int, image_size: tuple[int, int]) -> list[Camera]:
+def choose_cameras(
+    furnished: FurnishedRoom, rng: Random, num_views: int, image_size: tuple[int, int], variety: Variety = PLAIN
+) -> list[Camera]:
     """Cameras that each see several things, the later ones much of what the first one sees.
 
     Args:
@@ -36,14 +39,16 @@ def choose_cameras(furnished: FurnishedRoom, rng: Random, num_views: int, image_
         rng: source of all draws.
         num_views: how many cameras.
         image_size: height and width in pixels.
+        variety: what is drawn from which range.
     """
     target = rng.choice(furnished.footprints) if furnished.footprints else Footprint(0, 0, 0, 0, 0, 0)
     aim = _Aim(
+        variety=variety,
         focus_m=(target.x_m * 0.85, target.y_m * 0.85),
-        distance_m=rng.uniform(1.0, 3.8),
+        distance_m=rng.uniform(*variety.distance_m),
         azimuth_rad=rng.uniform(0, math.tau),
         step_rad=math.radians(rng.uniform(10, 50) * rng.choice([-1, 1])),
-        field_of_view_rad=math.radians(rng.uniform(50, 85)),
+        field_of_view_rad=math.radians(rng.uniform(*variety.field_of_view_deg)),
     )
     first, azimuth, wanted = _best_camera(furnished, rng, aim, aim.azimuth_rad, math.pi, image_size, frozenset())
     cameras = [first]
@@ -78,17 +83,17 @@ def _best_camera(
     """
     corner_x, corner_y, ceiling_m = (side / 2 - 0.1 for side in furnished.room.size_m)
     fallback = _look(rng, (-corner_x, -corner_y, 2 * ceiling_m), aim, image_size)  # from a corner, for cramped rooms
-    best = (fallback, azimuth_rad, _seen(furnished, fallback))
+    best = (fallback, azimuth_rad, _seen(furnished, fallback, aim.variety.seen_share))
     for _ in range(TRIALS):
         angle = azimuth_rad + rng.uniform(-spread_rad, spread_rad)
         position = _free_position(furnished, rng, aim, angle)
         if position is None:
             continue
         camera = _look(rng, position, aim, image_size)
-        seen = _seen(furnished, camera)
+        seen = _seen(furnished, camera, aim.variety.seen_share)
         if len(seen & wanted if wanted else seen) > len(best[2] & wanted if wanted else best[2]):
             best = (camera, angle, seen)
-        if len(seen & wanted if wanted else seen) >= ENOUGH_SEEN:
+        if len(seen & wanted if wanted else seen) >= aim.variety.enough_seen:
             return camera, angle, seen
     return best
 
@@ -102,7 +107,8 @@ def _free_position(
     limit_x, limit_y = width / 2 - CLEARANCE_M, depth / 2 - CLEARANCE_M
     x = min(limit_x, max(-limit_x, aim.focus_m[0] + distance * math.cos(angle_rad)))
     y = min(limit_y, max(-limit_y, aim.focus_m[1] + distance * math.sin(angle_rad)))
-    z = rng.uniform(0.5, min(2.2, height - CLEARANCE_M))
+    lowest, highest = aim.variety.height_m
+    z = rng.uniform(lowest, min(highest, height - CLEARANCE_M))
     spot = Footprint(x, y, 0, 0, 0, 0)
     blocked = any(
         z < thing.top_m + CLEARANCE_M and spot.overlaps(thing, CLEARANCE_M) for thing in furnished.footprints
@@ -114,13 +120,18 @@ def _free_position(
 def _look(rng: Random, position_m: tuple[float, float, float], aim: _Aim, image_size: tuple[int, int]) -> Camera:
     """A camera at a place, turned towards the focus, slightly off and slightly rolled."""
     height, width = image_size
-    target = np.array([rng.gauss(aim.focus_m[0], 0.35), rng.gauss(aim.focus_m[1], 0.35), rng.uniform(0.1, 1.0)])
-    forward = target - position_m
+    variety = aim.variety
+    x, y = (rng.gauss(middle, variety.scatter_m) for middle in aim.focus_m)
+    forward = np.array([x, y, rng.uniform(*variety.target_height_m)]) - position_m
+    if variety.pitch_deg:
+        ahead = math.hypot(forward[0], forward[1])
+        pitch = math.atan2(forward[2], ahead) + math.radians(rng.gauss(0, variety.pitch_deg))
+        forward[2] = ahead * math.tan(min(MAX_PITCH_RAD, max(-MAX_PITCH_RAD, pitch)))
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, (0, 0, 1))
     right = right / np.linalg.norm(right)
     down = np.cross(forward, right)
-    roll = math.radians(rng.uniform(-5, 5))
+    roll = math.radians(rng.uniform(-variety.roll_deg, variety.roll_deg))
     right, down = math.cos(roll) * right + math.sin(roll) * down, math.cos(roll) * down - math.sin(roll) * right
     camera_to_world = np.eye(4)
     camera_to_world[:3] = np.column_stack([right, down, forward, position_m])
@@ -129,7 +140,7 @@ def _look(rng: Random, position_m: tuple[float, float, float], aim: _Aim, image_
     return Camera(intrinsics, camera_to_world, height, width)
 
 
-def _seen(furnished: FurnishedRoom, camera: Camera) -> frozenset[int]:
+def _seen(furnished: FurnishedRoom, camera: Camera, least_share: float) -> frozenset[int]:
     """Ids of the things, supports left out, most of whose box lies in the image and covers enough of it."""
     rows, columns, depth = pixel_bounds(box_corners(furnished.room.primitives, camera), camera)
     owners = np.array([primitive.instance for primitive in furnished.room.primitives])
@@ -144,6 +155,6 @@ def _seen(furnished: FurnishedRoom, camera: Camera) -> frozenset[int]:
         inside_columns = min(right, camera.width) - max(left, 0)
         inside = max(0.0, inside_rows) * max(0.0, inside_columns)
         whole = (bottom - top) * (right - left)
-        if inside > MOSTLY * whole and inside > SEEN_SHARE * camera.height * camera.width:
+        if inside > MOSTLY * whole and inside > least_share * camera.height * camera.width:
             seen.append(one.id)
     return frozenset(seen)

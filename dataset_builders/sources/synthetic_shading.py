@@ -108,7 +108,8 @@ def _highlight(hits: Hits, normal: Array, to_lamp: Array, squared_distance: Arra
 def _objects(room: Room) -> dict[int, list[Primitive]]:
     objects: dict[int, list[Primitive]] = {}
     for primitive in room.primitives:
-        objects.setdefault(primitive.instance, []).append(primitive)
+        if primitive.shadow:
+            objects.setdefault(primitive.instance, []).append(primitive)
     return objects
 
 

@@ -1,4 +1,7 @@
-"""Solid textures of ray-cast surfaces: checkers, stripes, noise, planks and tiles in a surface's own axes."""
+"""Solid textures of ray-cast surfaces in their own axes: checkers, stripes, noise, planks, tiles and more.
+
+Patterns of the plane run along x on the one hand, along y (on floors) and z (on walls) on the other.
+"""
 
 from functools import cache
 
@@ -15,8 +18,7 @@ def albedo(textures: list[Texture], surface: Array, local: Array) -> Array:
     mix = np.zeros(surface.shape, dtype=np.float32)
     periods = np.array([texture.period_m for texture in textures], dtype=np.float32).T.copy()  # (3, N)
     patterns = np.array([texture.pattern for texture in textures])
-    functions = {"checker": _checker, "stripes": _stripes, "noise": _noise, "planks": _planks, "tiles": _tiles}
-    for name, function in functions.items():
+    for name, function in PATTERN_FUNCTIONS.items():
         chosen = np.flatnonzero((patterns == name).take(surface))
         if len(chosen):
             worn = surface.take(chosen)
@@ -65,6 +67,56 @@ def _tiles(x: Array, y: Array, z: Array) -> Array:
     """Plain tiles with joints in the second colour, half a period away from the axes."""
     near = [np.abs(component - np.floor(component) - 0.5) < JOINT / 2 for component in (x, y, z)]
     return near[0] | near[1] | near[2]
+
+
+def _fraction(component: Array) -> Array:
+    return component - np.floor(component)
+
+
+def _bricks(x: Array, y: Array, z: Array) -> Array:
+    """Rows of plain bricks, each shifted by half a brick, with joints in the second colour."""
+    across = y + z
+    return (_fraction(x + np.floor(across) / 2) < JOINT) | (_fraction(across) < 2 * JOINT)
+
+
+def _from_middle(x: Array, y: Array, z: Array) -> Array:
+    """Squared distance from the middle of a square of the plane, in units of its side."""
+    return (_fraction(x) - 0.5) ** 2 + (_fraction(y + z) - 0.5) ** 2
+
+
+def _dots(x: Array, y: Array, z: Array) -> Array:
+    return _from_middle(x, y, z) < 0.08
+
+
+def _rings(x: Array, y: Array, z: Array) -> Array:
+    return _fraction(4 * np.sqrt(_from_middle(x, y, z))) < 0.5
+
+
+def _marble(x: Array, y: Array, z: Array) -> Array:
+    """Soft veins."""
+    return 0.5 + 0.5 * np.sin(2 * np.pi * (x + (y + z) / 3 + 2.5 * _noise(3 * x, 3 * y, 3 * z)))
+
+
+def _parquet(x: Array, y: Array, z: Array) -> Array:
+    """Squares of four boards each, lengthwise and crosswise in turn."""
+    across = y + z
+    crosswise = (np.floor(x) + np.floor(across)).astype(np.int32) & 1 == 1
+    return _fraction(4 * np.where(crosswise, across, x)) < 0.15
+
+
+def _zigzag(x: Array, y: Array, z: Array) -> Array:
+    return _fraction(y + z + np.abs(_fraction(x) - 0.5)) < 0.5
+
+
+def _speckle(x: Array, y: Array, z: Array) -> Array:
+    """Hard-edged specks."""
+    return _noise(x, y, z) > 0.56
+
+
+PATTERN_FUNCTIONS = {
+    "checker": _checker, "stripes": _stripes, "noise": _noise, "planks": _planks, "tiles": _tiles, "bricks": _bricks,
+    "dots": _dots, "marble": _marble, "parquet": _parquet, "zigzag": _zigzag, "speckle": _speckle, "rings": _rings,
+}  # fmt: skip
 
 
 @cache
