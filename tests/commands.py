@@ -19,5 +19,9 @@ def train(argv):
     return spatialboost_cli.main(["train", *argv])
 
 
+def publish(argv):
+    return spatialboost_cli.main(["publish", *argv])
+
+
 def inspect(argv):
     return spatialboost_cli.main(["inspect", *argv])

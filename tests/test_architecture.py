@@ -15,6 +15,7 @@ OURS = {
     "experiments",
     "space_app",
     "benchmarks",
+    "publishing",
     "spatialboost_cli",
 }
 BASE = {"modeling_spatialboost", "model_cards"}
@@ -25,6 +26,7 @@ MAY_IMPORT = {
     "dataset_builders": BASE,
     "trainers": BASE,
     "evaluators": BASE,
+    "publishing": BASE,
     "experiments": OURS - {"experiments", "benchmarks", "spatialboost_cli"},
     "benchmarks": OURS - {"benchmarks", "spatialboost_cli"},
     "spatialboost_cli": OURS,

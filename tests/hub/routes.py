@@ -177,7 +177,8 @@ def describe(repository, revision):
     siblings = [{"rfilename": path, "size": len(data), "blobId": git_oid(data)} for path, data in commit.files.items()]
     return {
         "_id": "1", "id": repository.name, "modelId": repository.name, "author": repository.name.split("/")[0],
-        "sha": commit.oid, "private": repository.private, "gated": False, "disabled": False, "downloads": 0, "likes": 0,
+        "sha": commit.oid, "private": repository.private, "gated": False, "disabled": False,
+        "downloads": 0, "likes": 0,
         "tags": card.get("tags", []), "cardData": card, "lastModified": commit.date, "createdAt": commit.date,
         "siblings": siblings, **({"sdk": repository.sdk} if repository.kind == "space" else {}),
     }  # fmt: skip
