@@ -8,6 +8,7 @@ from huggingface_hub.constants import HF_HOME
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
+from trainers.alpha import ALPHA_SHARINGS
 from trainers.checkpoints import check_checkpoint_settings
 from trainers.progress import check_reporters
 from trainers.quantization import CHOICES, require_bitsandbytes
@@ -33,6 +34,9 @@ class StageArguments:
         boosted_layers: attention layers that stage 3 gives a second channel.
         encoder_tuning: what stage 3 trains of the encoder: dual_channel (default), full, lora, lora_matched (of the
             rank that trains as many parameters as the second channel would) or frozen.
+        alpha_start: share of the first channel that stage 3 starts with, for every mixing weight (default: 0.5).
+        alpha_sharing: what has a mixing weight of its own: each channel (default), head (as many neighbouring channels
+            as a head is wide) or layer.
         lora_rank: of LoRA: on the encoder's attention in stage 3, on the language model in stage 2.
         quantize_language_model: 4bit or 8bit, where the language model's own weights are frozen.
         cache_features: stages 1 and 2: folder that keeps the frozen encoder's outputs, so that they are computed once;
@@ -66,6 +70,13 @@ class StageArguments:
     encoder_tuning: str | None = field(
         default=None,
         metadata={"help": f"Stage 3: what of the encoder trains, {', '.join(ENCODER_TUNINGS)}; null = dual_channel."},
+    )
+    alpha_start: float | None = field(
+        default=None, metadata={"help": "Stage 3: where the mixing weights start, between 0 and 1; null = 0.5."}
+    )
+    alpha_sharing: str | None = field(
+        default=None,
+        metadata={"help": f"Stage 3: one mixing weight for each {', '.join(ALPHA_SHARINGS)}; null = channel."},
     )
     lora_rank: int | None = field(
         default=None,
@@ -125,6 +136,17 @@ class StageArguments:
         if self.long_samples not in ("refuse", "drop"):
             raise ValueError(f"long_samples={self.long_samples!r}: pass refuse or drop.")
 
+    def _check_alpha(self, tuning: str) -> None:
+        for name in ("alpha_start", "alpha_sharing"):
+            if getattr(self, name) is not None and (self.row.number != 3 or tuning != "dual_channel"):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect without a second channel that trains: remove it."
+                )
+        if self.alpha_start is not None and not 0 < self.alpha_start < 1:
+            raise ValueError(f"alpha_start={self.alpha_start}: pass a share between 0 and 1, such as 0.5.")
+        if self.alpha_sharing not in (None, *ALPHA_SHARINGS):
+            raise ValueError(f"alpha_sharing={self.alpha_sharing!r}: pass one of {', '.join(ALPHA_SHARINGS)}.")
+
     def _check_tuning(self) -> None:
         tuning = self.encoder_tuning or "dual_channel"
         if self.row.number != 3 and self.encoder_tuning is not None:
@@ -134,6 +156,7 @@ class StageArguments:
                 f"boosted_layers={self.boosted_layers}: encoder_tuning={tuning!r} gives no layer a second channel, "
                 "remove one of both."
             )
+        self._check_alpha(tuning)
         if tuning == "lora" and self.lora_rank is None:
             raise ValueError("lora_rank=None: encoder_tuning='lora' needs one, such as 16.")
         if self.lora_rank is not None and (self.stage == 1 or (self.stage == 3 and tuning != "lora")):

@@ -1,6 +1,7 @@
 """The vision-language model that a stage starts from: joined in stage 1, continued in stages 2 and 3."""
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from modeling_spatialboost import (
 from modeling_spatialboost.dual_channel_attention import is_second_channel
 from modeling_spatialboost.encoder_loading import first_line
 from modeling_spatialboost.modeling_spatialboost_vlm import load_boosted_encoder
+from trainers.alpha import share_alpha
 from trainers.config import StageArguments
 from trainers.low_rank import adapt_encoder, adapt_language_model, merge_adapters, take_out_adapters
 from trainers.quantization import check_dimensions, forget_quantization, quantization_config
@@ -49,6 +51,8 @@ def load_model(arguments: StageArguments, language_model_dtype: torch.dtype = to
         adapt_language_model(model, arguments.lora_rank)
     elif arguments.encoder_tuning in ("lora", "lora_matched"):
         adapt_encoder(model, arguments.lora_rank)
+    if arguments.alpha_sharing is not None:
+        share_alpha(model.vision_tower, arguments.alpha_sharing)
     return model, processor
 
 
@@ -194,6 +198,13 @@ def _set_boosted_layers(config: SpatialBoostVLMConfig, arguments: StageArguments
             )
     elif present == []:
         config.vision_config.boosted_layers = wanted
+        if arguments.alpha_start is not None:
+            config.vision_config.alpha_logit_init = math.log(arguments.alpha_start / (1 - arguments.alpha_start))
+    elif arguments.alpha_start is not None:
+        raise ValueError(
+            f"alpha_start={arguments.alpha_start}, but the encoder of model={arguments.model!r} has a second channel "
+            "already: remove the argument to go on with it."
+        )
     elif wanted not in (None, present):
         raise ValueError(
             f"boosted_layers={wanted}, but model={arguments.model!r} has boosted_layers={present} already: remove the "
