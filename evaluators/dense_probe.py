@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
@@ -191,7 +192,11 @@ def run_probe(
         "seeds": list(config.seeds),
         "items": items[: len(heads)],
         "controls": {name: task.aggregate(values) for name, values in zip(controls, items[len(heads) :], strict=True)},
-        "examples": [{"image": np.asarray(data.test[index]), **example} for index, _, example in rows if example],
+        "examples": [
+            {**_seen(encoder, data.test[index], recipe.frame.padded), **example}
+            for index, _, example in rows
+            if example
+        ],
     }
 
 
@@ -221,6 +226,12 @@ def _train(
         fit_head(make_head, features, targets, task.loss, fit, seed, encoder.device, recipe.frame.resize)
         for seed in config.seeds
     ]
+
+
+def _seen(encoder: Encoder, image: Image.Image, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return an example's image, (H, W, 3), and what the encoder makes of all of it, (C, h, w)."""
+    features = encoder.patch_features(encoder.preprocessing(image, size)[None])[0]
+    return {"image": np.asarray(image), "features": features.half().cpu().numpy()}
 
 
 @torch.inference_mode()

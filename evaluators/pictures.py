@@ -1,17 +1,25 @@
-"""One picture per dense task: image, truth, base and boosted in a row."""
+"""One picture per dense task: image, truth, both predictions and both encoders' patch features in a row."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from evaluators.metrics import IGNORED_CLASS
 
-COLUMNS = ("image", "truth", "base", "boosted")
+COLUMNS = ("image", "truth", "base", "boosted", "features, base", "features, boosted")
 MISSING_GREY = (0.85, 0.85, 0.85, 1.0)
+PERCENTILES = (2, 98)  # of a component: what becomes dark and bright
+FEATURES_NOTE = {
+    True: "Features: the three main directions (PCA) of both encoders' patches together as red, green and blue; the "
+    "same colour means the same feature.",
+    False: "Features: the three main directions (PCA) of each encoder's own patches as red, green and blue; their "
+    "widths differ, so colours of base and boosted cannot be compared.",
+}
 
 
 def save_picture(
@@ -20,17 +28,30 @@ def save_picture(
     boosted_examples: list[dict[str, np.ndarray]],
     class_names: list[str] | None,
 ) -> None:
-    """Draw the examples of both encoders; depth in metres without `class_names`, classes with them."""
-    figure = Figure(figsize=(2.6 * len(COLUMNS) + 1.6, 2.5 * len(base_examples)), layout="constrained")
+    """Draw the examples of both encoders; depth in metres without `class_names`, classes with them.
+
+    Args:
+        file: PNG.
+        base_examples: per image `image` (H, W, 3), `truth` and `prediction` (H, W), `features` (C, h, w).
+        boosted_examples: of the same images.
+        class_names: by class id.
+    """
+    figure = Figure(figsize=(2.6 * len(COLUMNS) + 1.6, 2.5 * len(base_examples) + 0.3), layout="constrained")
+    sides = base_examples, boosted_examples
+    colours, together = feature_colours([[example["features"] for example in side] for side in sides])
     axes = figure.subplots(len(base_examples), len(COLUMNS), squeeze=False)
     for row, (base, boosted) in enumerate(zip(base_examples, boosted_examples)):
         maps = (base["truth"], base["prediction"], boosted["prediction"])
         axes[row, 0].imshow(base["image"])
         if class_names is None:
-            shown = _draw_depth(axes[row, 1:], maps)
-            figure.colorbar(shown, ax=axes[row, -1], label="m")
+            shown = _draw_depth(axes[row, 1:4], maps)
+            figure.colorbar(shown, ax=axes[row, 3], label="m")
         else:
-            _draw_classes(axes[row, 1:], maps, len(class_names))
+            _draw_classes(axes[row, 1:4], maps, len(class_names))
+        height, width = base["image"].shape[:2]
+        for axis, side in zip(axes[row, 4:], colours):
+            axis.imshow(side[row], extent=(0, width, height, 0), interpolation="nearest")
+    figure.supxlabel(FEATURES_NOTE[together], fontsize="small")
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, title in zip(axes[0], COLUMNS):
@@ -38,11 +59,46 @@ def save_picture(
     if class_names is not None:
         examples = [*base_examples, *boosted_examples]
         present = np.unique(np.concatenate([np.unique(e[key]) for e in examples for key in ("truth", "prediction")]))
-        colours = _palette(len(class_names))
-        handles = [Patch(color=colours[k], label=class_names[k]) for k in present if k != IGNORED_CLASS]
+        palette = _palette(len(class_names))
+        handles = [Patch(color=palette[k], label=class_names[k]) for k in present if k != IGNORED_CLASS]
         handles += [Patch(color=MISSING_GREY, label="ignored")] if IGNORED_CLASS in present else []
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize="small")
     figure.savefig(file, dpi=100)
+
+
+def feature_colours(sides: list[list[np.ndarray]]) -> tuple[list[list[np.ndarray]], bool]:
+    """Turn patch features into colours by their three main directions.
+
+    Args:
+        sides: per encoder (C, h, w) of each image.
+
+    Returns:
+        Per encoder (h, w, 3) in [0, 1] of each image; and whether the encoders share directions and scale, which they
+        do where their features are equally wide.
+    """
+    together = len({maps[0].shape[0] for maps in sides}) == 1
+    if not together:
+        return [feature_colours([maps])[0][0] for maps in sides], False
+    images = [image for maps in sides for image in maps]
+    tokens = np.concatenate([image.reshape(len(image), -1).T for image in images]).astype(np.float32)
+    found = _main_directions(torch.from_numpy(tokens)).numpy()
+    low, high = np.percentile(found, PERCENTILES, axis=0)
+    scaled = ((found - low) / np.maximum(high - low, 1e-12)).clip(0, 1)
+    ends = np.cumsum([image[0].size for image in images])[:-1]
+    coloured = [part.reshape(*image.shape[1:], 3) for part, image in zip(np.split(scaled, ends), images)]
+    count = len(sides[0])
+    return [coloured[start : start + count] for start in range(0, len(coloured), count)], True
+
+
+def _main_directions(tokens: torch.Tensor) -> torch.Tensor:
+    """Return (N, 3) coordinates of (N, C) tokens along their main directions, zeros where there are fewer."""
+    count = min(3, *tokens.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, _, directions = torch.pca_lowrank(tokens, count)
+    found = torch.zeros(len(tokens), 3)
+    found[:, :count] = (tokens - tokens.mean(0)) @ directions
+    return found
 
 
 def _draw_depth(axes: Any, maps: tuple[np.ndarray, ...]) -> Any:
