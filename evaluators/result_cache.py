@@ -90,7 +90,7 @@ def save_result(result: Result, file: Path) -> Result:
     partial = file.with_suffix(f".{os.getpid()}.partial")
     try:
         with partial.open("wb") as handle:
-            np.savez_compressed(handle, result=np.array(text), **arrays)
+            np.savez_compressed(handle, result=np.array(text), **cast(Any, arrays))
             handle.flush()
             os.fsync(handle.fileno())  # a file that has its name has its content, after a loss of power, too
         partial.replace(file)
