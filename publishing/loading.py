@@ -63,7 +63,7 @@ if revision:
 files = sorted(Path(name).rglob("*.py"))
 for path in files:
     compile(path.read_bytes(), path.name, "exec", dont_inherit=True)
-print(f"{len(files)} files of Python compile")
+print(f"Python compiles: {', '.join(path.name for path in files)}")
 """
 TIMEOUT_SECONDS = 3600
 

@@ -14,7 +14,10 @@ def FLIP(body):
 
 @dataclass
 class Fault:
-    """Strikes `times` requests of `method` whose path matches `pattern`: a status, CUT, DROP or FLIP."""
+    """Strikes `times` requests of `method` whose path matches `pattern`.
+
+    The action is a status, CUT, DROP, or a function of what was sent, such as FLIP; it gives what arrives.
+    """
 
     method: str
     pattern: str

@@ -80,10 +80,13 @@ def account_api(request, parts):
             asked = request.json
             private = asked.get("visibility") == "private" or bool(asked.get("private"))
             kind = asked.get("type") or "model"
-            made = store.create(
+            made, is_new = store.create(
                 kind, asked.get("organization"), asked["name"], private, asked.get("sdk"), request.token
             )
-            return answer({"url": f"{request.hub.url}/{made.prefix}{made.name}", "name": made.name, "id": made.name})
+            told = {"url": f"{request.hub.url}/{made.path}", "name": made.name, "id": made.name}
+            return answer(
+                told if is_new else told | {"error": f"You already created this {kind} repo"}, 200 if is_new else 409
+            )
         case "DELETE", ["repos", "delete"]:
             store.writer(request.token)
             asked = request.json
@@ -177,7 +180,7 @@ def describe(repository, revision):
     siblings = [{"rfilename": path, "size": len(data), "blobId": git_oid(data)} for path, data in commit.files.items()]
     return {
         "_id": "1", "id": repository.name, "modelId": repository.name, "author": repository.name.split("/")[0],
-        "sha": commit.oid, "private": repository.private, "gated": False, "disabled": False,
+        "sha": commit.oid, "private": repository.private, "gated": repository.gated, "disabled": False,
         "downloads": 0, "likes": 0,
         "tags": card.get("tags", []), "cardData": card, "lastModified": commit.date, "createdAt": commit.date,
         "siblings": siblings, **({"sdk": repository.sdk} if repository.kind == "space" else {}),
@@ -301,7 +304,7 @@ def commit(request, repository, revision):
     made, number = repository.commit(
         revision, asked["summary"], change, asked.get("parentCommit"), "create_pr" in request.query
     )
-    url = f"{request.hub.url}/{repository.prefix}{repository.name}"
+    url = f"{request.hub.url}/{repository.path}"
     told = {"success": True, "commitOid": made.oid, "commitUrl": f"{url}/commit/{made.oid}", "hookOutput": ""}
     return answer(told | ({"pullRequestUrl": f"{url}/discussions/{number}"} if number else {}))
 

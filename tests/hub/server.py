@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.hub import routes
-from tests.hub.faults import CUT, DROP, FLIP
+from tests.hub.faults import CUT, DROP
 from tests.hub.store import Refusal, Store
 
 BLOCK = 64 * 1024
@@ -79,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if fault is not None and isinstance(fault.action, int):
                 raise Refusal(fault.action, fault.message, **fault.headers)
-            status, content, headers = self._routed(url, FLIP(body) if fault and fault.action is FLIP else body)
+            body = fault.action(body) if fault is not None and callable(fault.action) else body
+            status, content, headers = self._routed(url, body)
         except Refusal as refusal:
             status, content = refusal.status, json.dumps({"error": refusal.message}).encode()
             headers = {"X-Error-Message": refusal.message, "Content-Type": "application/json", **refusal.headers}

@@ -51,13 +51,13 @@ class Repository:
     """One repository; a revision is a branch, a tag, refs/pr/N or a commit."""
 
     def __init__(self, kind, name, private=False, sdk=None):
-        self.kind, self.name, self.private, self.sdk = kind, name, private, sdk
+        self.kind, self.name, self.private, self.sdk, self.gated = kind, name, private, sdk, False
         self.commits, self.branches, self.tags, self.pull_requests = {}, {}, {}, {}
         self.branches["main"] = self._add("initial commit", dict(INITIAL), None)
 
     @property
-    def prefix(self):
-        return "" if self.kind == "model" else f"{self.kind}s/"
+    def path(self):
+        return self.name if self.kind == "model" else f"{self.kind}s/{self.name}"
 
     def _add(self, title, files, parent):
         content = [title, parent.oid if parent else "", str(len(self.commits))]
@@ -130,10 +130,10 @@ class Store:
         if (namespace or "me") not in ("me", *self.organisations):
             raise Refusal(403, f"You don't have the rights to create a {kind} under the namespace {namespace!r}")
         key = kind, f"{namespace or 'me'}/{name}"
-        if key in self.repositories:
-            raise Refusal(409, f"You already created this {kind} repo")
-        self.repositories[key] = Repository(*key, private, sdk)
-        return self.repositories[key]
+        is_new = key not in self.repositories
+        if is_new:
+            self.repositories[key] = Repository(*key, private, sdk)
+        return self.repositories[key], is_new
 
     def find(self, kind, name, token):
         repository = self.repositories.get((kind, name))
