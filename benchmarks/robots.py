@@ -42,12 +42,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.robots", description=__doc__.split("\n")[0])
     parser.add_argument("--smallest", action="store_true", help="a few steps of everything, to see that it runs")
     parser.add_argument(
-        "--task", default="metaworld_bin_picking", choices=[name for name in ROBOT_TASKS if "metaworld" in name]
+        "--task",
+        default="metaworld_button_press_topdown",
+        choices=[name for name in ROBOT_TASKS if "metaworld" in name],
     )
-    parser.add_argument("--episodes", type=int, default=300, help="that the encoder is trained on")
-    parser.add_argument("--epochs", type=int, default=24, help="of the encoder's training")
-    parser.add_argument("--demonstrations", type=int, default=25, help="that the policies imitate")
+    parser.add_argument("--episodes", type=int, default=250, help="that the encoder is trained on")
+    parser.add_argument("--epochs", type=int, default=14, help="of the encoder's training")
+    parser.add_argument("--demonstrations", type=int, default=5, help="that the policies imitate")
     parser.add_argument("--rollouts", type=int, default=20, help="of each policy")
+    parser.add_argument("--horizon-steps", type=int, default=120, help="of a rollout")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the policies")
     parser.add_argument("--folder", type=Path, help="keeps encoders and report; trained encoders there are used again")
     add_arguments(parser)
@@ -156,7 +159,8 @@ def train(folder: Path, pictures: np.ndarray, positions: np.ndarray, epochs: int
 
 def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run `spatialboost evaluate` on both encoders; return its command, its costs and successes in rows."""
-    settings = {"demonstrations": arguments.demonstrations, "rollouts": arguments.rollouts, "evaluate_every": 100}
+    settings = {name: getattr(arguments, name) for name in ("demonstrations", "rollouts", "horizon_steps")}
+    settings["evaluate_every"] = 100  # only after the last epoch
     if arguments.smallest:
         settings |= {"horizon_steps": 8, "epochs": 2, "evaluate_every": 2, "image_size_px": 32}
     command = (
