@@ -23,8 +23,8 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel
 
-from experiments.encoder_objectives import OBJECTIVES, Objective, Pictures
-from experiments.fitting import Optimisation, fingerprint, fit, is_made, leave_record, start_weights
+from experiments.encoder_objectives import OBJECTIVES, Pictures, Pretraining
+from experiments.fitting import Optimisation, command, fingerprint, fit, is_made, leave_record, start_weights
 from trainers.baselines.self_distillation import TeacherUpdate
 
 LEARNING_RATE = 1e-3
@@ -98,11 +98,8 @@ def train_base_encoder(
     processor = DINOv3ViTImageProcessor(size=side)
     start_weights(seed)
     encoder = DINOv3ViTModel(shape.config())
-    parts = []
-    for name in names:
-        targets = {"attributes": lambda: rows.words(rows.vocabulary()), "depth": rows.depth}.get(name, lambda: None)()
-        parts.append(OBJECTIVES[name](encoder, Pictures(rows.pixels, targets, processor)))
-    model = Together(parts) if len(parts) > 1 else parts[0]
+    targets = {name: rows.targets(name) for name in names if name in ("attributes", "depth")}
+    model = Pretraining(encoder, Pictures(rows.pixels, targets, processor), names)
     callbacks = [TeacherUpdate()] if "self_distillation" in names else []
     print(f"A base encoder of {encoder.num_parameters():,} parameters learns from {objective}: {folder}")
     course = fit(model, len(rows.pixels), optimisation, callbacks)
@@ -110,25 +107,6 @@ def train_base_encoder(
     processor.save_pretrained(folder)
     leave_record(Path(folder), recipe, course, pictures=len(rows.pixels))
     return Path(folder)
-
-
-class Together(Objective):
-    """Several objectives on the same encoder; their losses are added."""
-
-    def __init__(self, parts: list[Objective]) -> None:
-        """`parts` share their encoder."""
-        super().__init__(parts[0].encoder, parts[0].pictures)
-        self.parts = torch.nn.ModuleList(parts)
-
-    def forward(self, items: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(B,) numbers of pictures -> `loss`."""
-        return {"loss": torch.stack([part(items)["loss"] for part in self.parts]).sum()}
-
-    def update_teacher(self, progress: float) -> None:
-        """Of the part that has one."""
-        for part in self.parts:
-            if hasattr(part, "update_teacher"):
-                part.update_teacher(progress)
 
 
 @dataclass(frozen=True)
@@ -161,6 +139,10 @@ class PictureRows:
         return PictureRows(
             self.pixels[:number], self.dense.select(range(min(number, len(self.dense)))), self.names[:number]
         )
+
+    def targets(self, objective: str) -> torch.Tensor:
+        """What `attributes` or `depth` learns."""
+        return self.depth() if objective == "depth" else self.words(self.vocabulary())
 
     def depth(self) -> torch.Tensor:
         """(N, H, W) float32 metres, nearest pixel; 0 = no reading."""
@@ -239,4 +221,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -82,6 +83,15 @@ def fit(
         trainer.train()
     losses = [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry]
     return Course(losses, round(time.monotonic() - start, 1))
+
+
+def command(main: Callable[[], int]) -> int:
+    """Exit code of a command; a user's mistake is one sentence, without a traceback."""
+    try:
+        return main()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def start_weights(seed: int) -> None:

@@ -23,7 +23,7 @@ from tqdm import tqdm, trange
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from experiments.fitting import Optimisation, fingerprint, fit, is_made, leave_record, start_weights
+from experiments.fitting import Optimisation, command, fingerprint, fit, is_made, leave_record, start_weights
 from experiments.tiny_models import train_tokenizer
 from modeling_spatialboost.processing_spatialboost import CHAT_TEMPLATE
 
@@ -193,4 +193,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

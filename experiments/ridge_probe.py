@@ -20,6 +20,7 @@ from tqdm import trange
 from evaluators.encoders import Encoder, load_encoder
 from evaluators.random_encoder import randomised
 from experiments.base_encoder import PictureRows, read_pictures
+from experiments.fitting import command
 
 Scores = dict[str, float]
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the ridge, in units of the mean variance of a feature
@@ -198,4 +199,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

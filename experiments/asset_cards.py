@@ -1,0 +1,96 @@
+"""The cards of the small models that come with the code, written from their records."""
+
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from model_cards import render
+
+TITLES = {
+    "base": "A small base encoder",
+    "language_model": "A small language model",
+    "boosted": "A second attention channel for the small base encoder",
+}
+SUMMARIES = {
+    "base": """A DINOv3 ViT{shape}, trained from nothing on pictures of made-up rooms by
+`{objective}`, without any 3D signal.""",
+    "language_model": """A Qwen2{shape}, trained from nothing on conversations about made-up rooms, without
+their images.""",
+    "boosted": """An adapter: Attn_plus and alpha of every layer, trained by the stages of SpatialBoost on `base` and
+`language_model`.""",
+}
+USAGES = {
+    "base": """from transformers import AutoImageProcessor, AutoModel
+
+folder = "experiments/assets/base"
+model, processor = AutoModel.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+tokens = model(**processor(image, return_tensors="pt")).last_hidden_state""",
+    "language_model": """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "experiments/assets/language_model"
+model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)""",
+    "boosted": """from modeling_spatialboost import SpatialBoostModel
+
+model = SpatialBoostModel.from_adapter("experiments/assets/boosted", "experiments/assets/base")""",
+}
+TAGS = {"base": "image-feature-extraction", "language_model": "text-generation", "boosted": "image-feature-extraction"}
+PROBE_HEAD = (
+    "| encoder | depth RMSE, m | mIoU, % | attribute mAP, % |\n|---|---|---|---|",
+    "Ridge probes on held-out rooms (`python -m experiments.ridge_probe`), one seed:",
+)
+
+
+def card(name: str, record: dict[str, Any]) -> str:
+    """The text of an asset's README.md, from its record."""
+    recipe = record["recipe"]
+    shape = recipe["language"] if name == "language_model" else recipe["encoder"]
+    size = f" of {shape['num_layers']} layers, {shape['width']} wide"
+    data = ModelCardData(
+        library_name="transformers", license="apache-2.0", pipeline_tag=TAGS[name], tags=["spatialboost"]
+    )
+    return render(
+        "asset_card",
+        metadata=data.to_yaml().strip(),
+        title=TITLES[name],
+        summary=SUMMARIES[name].format(shape=size, objective=recipe["objective"]),
+        usage=USAGES[name],
+        making=making(record),
+        worth=worth(name, record),
+        image_size_px=recipe["encoder"]["image_size_px"],
+    )
+
+
+def making(record: dict[str, Any]) -> str:
+    """Command, seed, commit, hardware and the runs."""
+    recipe, versions = record["recipe"], ", ".join(f"{name} {one}" for name, one in record["versions"].items())
+    world = recipe["world"]
+    lines = [
+        f"* `{record['command']}`, seed {recipe['seed']}, commit {record['git_commit'] or 'unknown'}.",
+        f"* {record['hardware']}; {versions}.",
+        f"* Rooms: {world['num_scenes']:,} of {world['views']} views, {world['image_size_px']} px.",
+    ]
+    for run in record["trained"]:
+        lines.append(f"* {run['run']}: {run['seconds']:.0f} s, final loss {run['final_loss']:.3f}.")
+    return "\n".join([*lines, "* All numbers: `run.json`."])
+
+
+def worth(name: str, record: dict[str, Any]) -> str:
+    """What was measured."""
+    if name == "language_model":
+        found = ", ".join(f"{value:.2f} ({kind})" for kind, value in record["perplexity"].items())
+        return f"Perplexity per token of held-out answers: {found}."
+    table, caption = PROBE_HEAD
+    rows = [
+        f"| {encoder} | {one['depth_rmse_m']:.3f} | {100 * one['miou']:.1f} | {100 * one['attribute_map']:.1f} |"
+        for encoder, one in record["probes"].items()
+    ]
+    text = "\n".join([caption, "", table, *rows])
+    if name == "base":
+        verdict = "It passes" if record["admitted"] else "Too weak: it does not pass"
+        return f"{text}\n\n{verdict} the gate: better than `position` on depth, twice its precision on attributes."
+    lines = [text, "", "Right answers on held-out questions with the own image, with another one, and with none:", ""]
+    for stage, configs in record["reading"].items():
+        for config, kinds in configs.items():
+            right = ", ".join(f"{100 * share:.1f} %" for share in kinds["all"]["right"].values())
+            lines.append(f"* {stage}, `{config}`: {right} of {kinds['all']['answers']}.")
+    return "\n".join(lines)

@@ -1,0 +1,261 @@
+r"""The small models that come with the code: a base encoder, a language model and a boosted encoder.
+
+    python -m experiments.assets                    # rebuilds them all in experiments/assets: an hour or two on a CPU
+    python -m experiments.assets --smallest --output outputs/assets-smallest      # to see that it runs: minutes
+    spatialboost boost experiments/assets/base --adapter experiments/assets/boosted --output outputs/boosted
+
+`base` and `language_model` load by their names in transformers; `boosted` is the second channel alone, an adapter on
+`base`, trained by the three stages of `spatialboost train`. `run.json` in each folder tells how it was made and names
+its files by their SHA-256; the recipe is the table below, and a test checks that both agree.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from experiments.asset_cards import card
+from experiments.base_encoder import EncoderShape, train_base_encoder
+from experiments.fitting import command, hardware
+from experiments.image_reading import measure_reading
+from experiments.language_model import LanguageShape, train_language_model
+from experiments.ridge_probe import is_admitted, probe
+from experiments.world import WorldSize, make_world
+from modeling_spatialboost import SpatialBoostModel
+from trainers.run_record import git_commit, package_versions, read_record, write_record
+
+ASSETS = Path(__file__).parent / "assets"
+NAMES = ("base", "language_model", "boosted")
+LARGEST_BYTES = 20_000_000  # of all weights together
+STAGES = Path(__file__).resolve().parent.parent / "trainers" / "recipes" / "smoke"
+CONFIGS = {1: ("alignment",), 2: ("grounding", "multi_view_vqa"), 3: ("single_view", "multi_view")}
+
+
+@dataclass(frozen=True)
+class AssetRecipe:
+    """All numbers behind the assets.
+
+    Attributes:
+        world: size of the world that they have seen.
+        encoder, language: shapes.
+        objective: of the base encoder.
+        encoder_steps, encoder_batch, language_steps, language_batch: of the two starting models.
+        stage_steps, stage_rates: steps and peak learning rates of stages 1, 2 and 3; alpha has the smoke recipe's.
+        stage_batch: conversations of a step in each.
+        seed: of everything.
+    """
+
+    world: WorldSize
+    encoder: EncoderShape
+    language: LanguageShape
+    objective: str
+    encoder_steps: int
+    encoder_batch: int
+    language_steps: int
+    language_batch: int
+    stage_steps: tuple[int, int, int]
+    stage_rates: tuple[float, float, float]
+    stage_batch: int
+    seed: int = 0
+
+
+SHIPPED = AssetRecipe(
+    world=WorldSize(num_scenes=1000, views=4, image_size_px=64, workers=1),
+    encoder=EncoderShape(width=128, num_layers=6),
+    language=LanguageShape(width=128, num_layers=3),
+    objective="masked_images+attributes",
+    encoder_steps=1000,
+    encoder_batch=64,
+    language_steps=600,
+    language_batch=8,
+    stage_steps=(150, 300, 300),
+    stage_rates=(3e-3, 1e-3, 1e-3),
+    stage_batch=8,
+)
+SMALLEST = AssetRecipe(
+    world=WorldSize(num_scenes=12, views=4, image_size_px=64, workers=1),
+    encoder=EncoderShape(width=64, num_layers=2),
+    language=LanguageShape(width=64, num_layers=1, vocabulary_size=512),
+    objective="masked_images+attributes",
+    encoder_steps=4,
+    encoder_batch=8,
+    language_steps=4,
+    language_batch=4,
+    stage_steps=(2, 2, 2),
+    stage_rates=(3e-3, 1e-3, 1e-3),
+    stage_batch=4,
+)
+
+
+def asset(name: str) -> Path:
+    """Folder of an asset: `base` and `language_model` load as they are, `boosted` is an adapter on `base`.
+
+    Raises:
+        ValueError: there is no such asset, or it is not in this installation.
+    """
+    if name not in NAMES:
+        raise ValueError(f"asset={name!r}: pass one of {', '.join(NAMES)}.")
+    if read_record(ASSETS / name) is None:
+        raise ValueError(f"asset={name!r} is not in {ASSETS}: rebuild it with `python -m experiments.assets`.")
+    return ASSETS / name
+
+
+def described(recipe: AssetRecipe) -> dict[str, Any]:
+    """A recipe as it stands in a record; the number of workers changes nothing."""
+    numbers = json.loads(json.dumps(asdict(recipe)))
+    del numbers["world"]["workers"]
+    return numbers
+
+
+def build(recipe: AssetRecipe, output: Path, work: Path, command: str) -> None:
+    """Make all assets; what is finished in `work` is reused.
+
+    Args:
+        recipe: of all.
+        output: folder of the assets.
+        work: folder for the world and the runs between.
+        command: that made them, for the records.
+    """
+    world = make_world(work / "world", recipe.world, recipe.seed)
+    made = {"command": command, "recipe": described(recipe), "hardware": hardware("cpu")}
+    made |= {"git_commit": git_commit(), "versions": package_versions()}
+    base = train_base_encoder(
+        world.data,
+        work / "base",
+        recipe.encoder,
+        recipe.encoder_steps,
+        recipe.encoder_batch,
+        recipe.seed,
+        recipe.objective,
+    )
+    language = train_language_model(
+        world.data, work / "language_model", recipe.language, recipe.language_steps, recipe.language_batch, recipe.seed
+    )
+    save_base(base, output / "base")
+    save_language_model(language, output / "language_model")
+    runs = train_stages(recipe, world.data, output, work)
+    save_boosted(work / "stage3" / "encoder", output / "base", output / "boosted")
+    findings = measure(world.data, output, work)
+    for name, parts in (("base", [base]), ("language_model", [language]), ("boosted", runs)):
+        history = [_history(part) for part in parts]
+        leave(output / name, made | {"trained": history} | findings[name])
+    total = sum(file.stat().st_size for name in NAMES for file in (output / name).glob("*.safetensors"))
+    print(f"{output}: {', '.join(NAMES)}, {total / 1e6:.1f} MB of weights")
+
+
+def save_base(trained: Path, folder: Path) -> None:
+    """The encoder in bfloat16, with its image processor."""
+    AutoModel.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(trained).save_pretrained(folder)
+
+
+def save_language_model(trained: Path, folder: Path) -> None:
+    """The language model in bfloat16, with its tokenizer."""
+    AutoModelForCausalLM.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(trained).save_pretrained(folder)
+
+
+def save_boosted(trained: Path, base: Path, folder: Path) -> None:
+    """The second channel that stage 3 trained, in bfloat16, as an adapter on the saved base."""
+    encoder = SpatialBoostModel.from_pretrained(trained, dtype=torch.bfloat16)
+    report = encoder.verify_base_channel(str(base))
+    assert report, report  # stage 1 started from this very folder
+    encoder.save_adapter(folder)
+
+
+def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> list[Path]:
+    """Stages 1 to 3 by `spatialboost train` from the saved assets; returns their folders."""
+    from trainers import sft
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    folders = [work / f"stage{stage}" for stage in (1, 2, 3)]
+    starts = [["--encoder", str(output / "base"), "--language_model", str(output / "language_model")]]
+    starts += [["--model", str(folder)] for folder in folders[:2]]
+    numbers = zip((1, 2, 3), starts, folders, recipe.stage_steps, recipe.stage_rates)
+    for stage, start, folder, steps, rate in numbers:
+        names = [f"{data}:{config}:train" for config in CONFIGS[stage] if (data / config).is_dir()]
+        settings = ["--max_steps", str(steps), "--per_device_train_batch_size", str(recipe.stage_batch)]
+        settings += ["--seed", str(recipe.seed), "--report_to", "none", "--resume_from_checkpoint", "auto"]
+        settings += ["--learning_rate", str(rate), "--save_steps", "50"]
+        arguments = ["--config", os.path.relpath(STAGES / f"stage{stage}.yaml"), *start, "--datasets", *names]
+        code = sft.main([*arguments, "--output_dir", str(folder), *settings])
+        if code:
+            raise ValueError(f"Stage {stage} stopped with exit code {code}: run the command again to go on.")
+    return folders
+
+
+def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
+    """What each asset is worth: ridge probes of both encoders, fluency, and answers with and without the image."""
+    boosted = work / "boosted"
+    if not boosted.is_dir():
+        SpatialBoostModel.from_adapter(output / "boosted", output / "base").save_pretrained(boosted)
+        AutoImageProcessor.from_pretrained(output / "base").save_pretrained(boosted)
+    found = probe([str(output / "base"), str(boosted)], data, limit=1000)
+    names = list(found)
+    scores = {"position": found["position"], "base": found[names[1]], "boosted": found[names[2]]}
+    scores["random base"] = found[names[3]]
+    configs = [c for c in ("grounding", "multi_view_vqa", "single_view") if (data / c).is_dir()]
+    reading = {f"stage {n}": measure_reading(work / f"stage{n}", data, configs, limit=40) for n in (2, 3)}
+    record = read_record(work / "language_model") or {}
+    return {
+        "base": {"probes": scores, "admitted": is_admitted(scores["base"], scores["position"])},
+        "language_model": {"perplexity": record["perplexity"]},
+        "boosted": {"probes": scores, "reading": reading},
+    }
+
+
+def _history(folder: Path) -> dict[str, Any]:
+    """What of a run's own record holds anywhere."""
+    record = read_record(folder) or {}
+    kept = ("losses", "mean_loss", "final_loss", "seconds", "alpha", "trainable_parameters", "frozen_parameters")
+    return {"run": folder.name} | {name: record[name] for name in kept if name in record}
+
+
+def leave(folder: Path, record: dict[str, Any]) -> None:
+    """Write the card, and the record with the hashes of all files."""
+    (folder / "README.md").write_text(card(folder.name, record), encoding="utf-8")
+    files = sorted(file for file in folder.iterdir() if file.name != "run.json")
+    for file in files:
+        file.chmod(0o644)  # safetensors leaves them to their owner alone
+    write_record(folder, record | {"files": {file.name: sha256(file) for file in files}})
+
+
+def sha256(file: Path) -> str:
+    """Of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Arguments of `python -m experiments.assets`."""
+    parser = argparse.ArgumentParser(prog="experiments.assets", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--output", type=Path, default=ASSETS, help="folder of the assets (default: experiments/assets)"
+    )
+    parser.add_argument("--work", type=Path, default=Path("outputs/assets"), help="folder for the world and the runs")
+    parser.add_argument("--smallest", action="store_true", help="a few rooms and steps, only to see that it runs")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return 0.
+
+    Raises:
+        ValueError: `--smallest` would replace the real assets.
+    """
+    given = make_parser().parse_args(argv)
+    if given.smallest and given.output == ASSETS:
+        raise ValueError(f"--smallest would replace the assets in {ASSETS}: pass another --output.")
+    command = f"python -m experiments.assets{' --smallest' if given.smallest else ''}"
+    build(SMALLEST if given.smallest else SHIPPED, given.output, given.work, command)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))
