@@ -15,6 +15,7 @@ CLEARANCE_M = 0.2  # least distance of a camera from walls and things
 MOSTLY = 0.7  # share of a thing's box that must lie in the image
 TRIALS = 24
 MAX_PITCH_RAD = math.radians(70)
+MAX_HALF_VIEW_RAD = math.radians(50)  # of a portrait
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,6 @@ def _free_position(
 
 def _look(rng: Random, position_m: tuple[float, float, float], aim: _Aim, image_size: tuple[int, int]) -> Camera:
     """A camera at a place, turned towards the focus, slightly off and slightly rolled."""
-    height, width = image_size
     variety = aim.variety
     x, y = (rng.gauss(middle, variety.scatter_m) for middle in aim.focus_m)
     forward = np.array([x, y, rng.uniform(*variety.target_height_m)]) - position_m
@@ -127,17 +127,59 @@ def _look(rng: Random, position_m: tuple[float, float, float], aim: _Aim, image_
         ahead = math.hypot(forward[0], forward[1])
         pitch = math.atan2(forward[2], ahead) + math.radians(rng.gauss(0, variety.pitch_deg))
         forward[2] = ahead * math.tan(min(MAX_PITCH_RAD, max(-MAX_PITCH_RAD, pitch)))
+    roll_rad = math.radians(rng.uniform(-variety.roll_deg, variety.roll_deg))
+    return _camera(position_m, forward, roll_rad, aim.field_of_view_rad, image_size)
+
+
+def _camera(
+    position_m: tuple[float, float, float],
+    forward: np.ndarray,
+    roll_rad: float,
+    field_of_view_rad: float,
+    image_size: tuple[int, int],
+) -> Camera:
+    """A camera at a place that looks along `forward` (3,), any length, and is rolled."""
+    height, width = image_size
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, (0, 0, 1))
     right = right / np.linalg.norm(right)
     down = np.cross(forward, right)
-    roll = math.radians(rng.uniform(-variety.roll_deg, variety.roll_deg))
-    right, down = math.cos(roll) * right + math.sin(roll) * down, math.cos(roll) * down - math.sin(roll) * right
+    cosine, sine = math.cos(roll_rad), math.sin(roll_rad)
+    right, down = cosine * right + sine * down, cosine * down - sine * right
     camera_to_world = np.eye(4)
     camera_to_world[:3] = np.column_stack([right, down, forward, position_m])
-    focal_length_px = max(height, width) / 2 / math.tan(aim.field_of_view_rad / 2)
+    focal_length_px = max(height, width) / 2 / math.tan(field_of_view_rad / 2)
     intrinsics = Intrinsics(focal_length_px, focal_length_px, (width - 1) / 2, (height - 1) / 2)
     return Camera(intrinsics, camera_to_world, height, width)
+
+
+def portrait_camera(
+    furnished: FurnishedRoom, object_id: int, rng: Random, image_size: tuple[int, int], variety: Variety
+) -> Camera | None:
+    """A camera from any side that a thing would fill, if nothing stood before it; None if this draw has none.
+
+    Args:
+        furnished: the room.
+        object_id: of the thing.
+        rng: source of all draws.
+        image_size: height and width in pixels.
+        variety: what is drawn from which range.
+    """
+    parts = [primitive for primitive in furnished.room.primitives if primitive.instance == object_id]
+    low = np.min([np.subtract(part.centre_m, part.half_extent_m) for part in parts], axis=0)
+    high = np.max([np.add(part.centre_m, part.half_extent_m) for part in parts], axis=0)
+    centre, radius_m = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+    aim = _Aim(variety, (centre[0], centre[1]), 0.6 + radius_m * rng.uniform(1.5, 5), rng.uniform(0, math.tau), 0, 0)
+    position = _free_position(furnished, rng, aim, aim.azimuth_rad)
+    if position is None:
+        return None
+    forward = centre - position
+    half_view_rad = math.atan(radius_m / float(np.linalg.norm(forward)) * rng.uniform(0.9, 1.5))
+    if not math.radians(2) < half_view_rad < MAX_HALF_VIEW_RAD or math.hypot(forward[0], forward[1]) < CLEARANCE_M:
+        return None
+    forward = forward + radius_m * np.array([rng.uniform(-0.25, 0.25) for _ in range(3)])
+    roll_rad = math.radians(rng.uniform(-variety.roll_deg, variety.roll_deg))
+    return _camera(position, forward, roll_rad, 2 * half_view_rad, image_size)
 
 
 def _seen(furnished: FurnishedRoom, camera: Camera, least_share: float) -> frozenset[int]:
