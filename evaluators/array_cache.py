@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from numpy.typing import DTypeLike
 
 
 def cached_array(cache_dir: Path, key: str, make: Callable[[Path], None]) -> torch.Tensor:
@@ -51,3 +53,28 @@ def array_file(cache_dir: Path, key: str) -> Path:
     """Where the array of `key` is kept; the folder is made."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     return cache_dir / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+
+
+@contextmanager
+def row_writer(
+    file: Path, shape: Sequence[int], dtype: DTypeLike
+) -> Iterator[Callable[[int, np.ndarray | torch.Tensor], None]]:
+    """Make a .npy file and give what writes `rows` into it from row `start` on: `write(start, rows)`.
+
+    Processes of one run write into one file. Not through a memory map: its pages would count as the memory of the
+    process, and a full disk would end it by a signal, not by an error.
+    """
+    state = PartialState()
+    if state.is_main_process:
+        np.lib.format.open_memmap(file, "w+", dtype, tuple(shape))  # the header, and a size without content
+    state.wait_for_everyone()
+    empty = np.load(file, mmap_mode="r")
+    offset, row_bytes = empty.offset, empty.nbytes // max(1, len(empty))
+    del empty
+    with file.open("r+b") as handle:
+
+        def write(start: int, rows: np.ndarray | torch.Tensor) -> None:
+            handle.seek(offset + start * row_bytes)
+            handle.write(np.ascontiguousarray(rows, dtype).data.cast("B"))
+
+        yield write

@@ -34,8 +34,8 @@ class Preprocessing:
         height, width = resolution
         resized = image.convert("RGB").resize((width, height), Image.Resampling(self.resample))
         pixels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(height, width, 3)
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return ((pixels / 255 - mean) / std).permute(2, 0, 1)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (pixels.permute(2, 0, 1).contiguous() / 255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,10 @@ class Encoder:
             "weights_hash": self.weights_hash,
         }
 
+    def _moved(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The same on the encoder's device, in its dtype; rounded there, so that pinned memory is not waited for."""
+        return pixel_values.to(self.device, non_blocking=True).to(self.dtype)
+
     @torch.inference_mode()
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return one feature per image: the class token after the final norm, without one the mean patch token.
@@ -118,7 +122,7 @@ class Encoder:
             (B, 2, C), or (B, 1, C) without a class token, in the encoder's dtype.
         """
         rows, columns = (side // self.patch_size_px for side in pixel_values.shape[-2:])
-        inputs = _model_inputs(self.model, pixel_values.to(self.device, self.dtype), rows, columns)
+        inputs = _model_inputs(self.model, self._moved(pixel_values), rows, columns)
         tokens = _tokens_after_final_norm(self.model, inputs)  # (B, prefix + rows * columns, C)
         mean = tokens[:, -rows * columns :].mean(1, keepdim=True)  # (B, 1, C)
         return torch.cat([tokens[:, :1], mean], 1) if tokens.shape[1] > rows * columns else mean
@@ -134,7 +138,7 @@ class Encoder:
             (B, C, H / patch, W / patch), in the encoder's dtype.
         """
         rows, columns = (side // self.patch_size_px for side in pixel_values.shape[-2:])
-        inputs = _model_inputs(self.model, pixel_values.to(self.device, self.dtype), rows, columns)
+        inputs = _model_inputs(self.model, self._moved(pixel_values), rows, columns)
         tokens = _tokens_after_final_norm(self.model, inputs)  # (B, prefix + rows * columns, C)
         patches = tokens[:, -rows * columns :]
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
@@ -151,7 +155,7 @@ class Encoder:
             Per layer (B, C, H / patch, W / patch), in the encoder's dtype.
         """
         rows, columns = (side // self.patch_size_px for side in pixel_values.shape[-2:])
-        inputs = _model_inputs(self.model, pixel_values.to(self.device, self.dtype), rows, columns)
+        inputs = _model_inputs(self.model, self._moved(pixel_values), rows, columns)
         blocks, norm = _blocks(self.model), _final_norm(self.model)
         outputs: dict[int, torch.Tensor] = {}
 

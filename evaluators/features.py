@@ -1,7 +1,9 @@
 """Patch features of frozen encoders: extracted once per (encoder, data, resolution, preprocessing), kept on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,10 +11,13 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm import tqdm
 
-from evaluators.array_cache import shared_array
+from evaluators.array_cache import row_writer, shared_array
 from evaluators.encoders import Encoder, load_encoder
+from evaluators.image_features import prepared_batches
 
 __all__ = ["Encoder", "extract", "extract_cached", "load_encoder"]
+
+Item = TypeVar("Item")
 
 
 def extract(
@@ -50,26 +55,54 @@ def extract(
         )
     rows, columns = (side // encoder.patch_size_px for side in resolution)
     shape = (len(images), encoder.hidden_size, rows, columns)
-    dtype = np.float32 if encoder.dtype == torch.float32 else np.float16  # bfloat16 fits float16 but for its range
+    # bfloat16 fits float16 but for its range
+    dtype = torch.float32 if encoder.dtype == torch.float32 else torch.float16
     state = PartialState()
+    first, step = (0, 1) if file is None else (state.process_index, state.num_processes)
+    starts = range(first * batch_size, len(images), step * batch_size)
+    batches = [range(start, min(start + batch_size, len(images))) for start in starts]
+    found = _feature_maps(encoder, images, resolution, batches, dtype)
     if file is None:
-        maps, starts = np.empty(shape, dtype), range(0, len(images), batch_size)
-    else:
-        if state.is_main_process:
-            np.lib.format.open_memmap(file, "w+", dtype, shape)
-        state.wait_for_everyone()
-        maps = np.lib.format.open_memmap(file, "r+")
-        starts = range(state.process_index * batch_size, len(images), state.num_processes * batch_size)
-    for start in tqdm(starts, desc=f"features of {encoder.name}", unit="batch", disable=not state.is_main_process):
-        batch = [images[index] for index in range(start, min(start + batch_size, len(images)))]
-        pixel_values = torch.stack([encoder.preprocessing(image, resolution) for image in batch])
-        features = encoder.patch_features(pixel_values).float().cpu().numpy().astype(dtype)
-        if not np.isfinite(features).all():
+        maps = torch.empty(shape, dtype=dtype)
+        for start, features in found:
+            maps[start : start + len(features)] = features
+        return maps
+    with row_writer(file, shape, "float32" if dtype == torch.float32 else "float16") as write:
+        for start, features in found:
+            write(start, features)
+    return torch.from_numpy(np.load(file, mmap_mode="c"))
+
+
+def _feature_maps(
+    encoder: Encoder,
+    images: Sequence[Image.Image],
+    resolution: tuple[int, int],
+    batches: list[range],
+    dtype: torch.dtype,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield the first index and the (B, C, h, w) of each batch, while the next images are read and resized."""
+    prepared = prepared_batches(
+        lambda index: encoder.preprocessing(images[index], resolution), batches, encoder.device
+    )
+    if encoder.device.type == "cpu":
+        prepared = _ahead(prepared)
+    quiet = not PartialState().is_main_process
+    told = tqdm(prepared, desc=f"features of {encoder.name}", total=len(batches), unit="batch", disable=quiet)
+    for [(_, pixel_values)], batch in zip(told, batches):
+        features = encoder.patch_features(pixel_values).to(dtype)
+        if not features.isfinite().all():
             raise ValueError(f"encoder {encoder.name!r} gives features that are not finite: load it in float32")
-        maps[start : start + len(batch)] = features
-    if isinstance(maps, np.memmap):
-        maps.flush()
-    return torch.from_numpy(maps)
+        yield batch.start, features.cpu()
+
+
+def _ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items; a thread makes the next one meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = iter(items)
+        coming = thread.submit(next, waiting, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, waiting, None)
+            yield item
 
 
 def extract_cached(

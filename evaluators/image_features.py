@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from evaluators.array_cache import shared_array
+from evaluators.array_cache import row_writer, shared_array
 from evaluators.data_sets.image_folder import Pictures
 from evaluators.encoders import Encoder
 from evaluators.framing import Framing
@@ -146,21 +146,19 @@ def _make(describer: Describer, pictures: Pictures, file: Path) -> None:
     state = PartialState()
     half = isinstance(describer, EncoderDescriber) and describer.encoder.dtype != torch.float32
     width = describer.describe(describer.prepare(pictures[0])[None]).shape[1]
-    if state.is_main_process:
-        np.lib.format.open_memmap(file, "w+", np.float16 if half else np.float32, (len(pictures), width))
-    state.wait_for_everyone()
-    vectors = np.lib.format.open_memmap(file, "r+")
+    dtype = np.dtype(np.float16 if half else np.float32)
     starts = range(state.process_index * BATCH_SIZE, len(pictures), state.num_processes * BATCH_SIZE)
     batches = [range(start, min(start + BATCH_SIZE, len(pictures))) for start in starts]
     prepared = prepared_batches(lambda index: describer.prepare(pictures[index]), batches, describer.device)
     told = tqdm(prepared, desc="features", total=len(batches), unit="batch", disable=not state.is_main_process)
-    for groups, indices in zip(told, batches):
-        for members, batch in groups:
-            described = describer.describe(batch).cpu().numpy().astype(vectors.dtype)
+    with row_writer(file, (len(pictures), width), dtype) as write:
+        for groups, indices in zip(told, batches):
+            described = np.empty((len(indices), width), dtype)
+            for members, batch in groups:
+                described[members] = describer.describe(batch).cpu().numpy()
             if not np.isfinite(described).all():
                 raise ValueError("the encoder gives features that are not finite: load it in float32")
-            vectors[indices.start + np.array(members)] = described
-    vectors.flush()
+            write(indices.start, described)
 
 
 def prepared_batches(
@@ -175,6 +173,8 @@ def prepared_batches(
         num_workers=workers,
         collate_fn=_group,
         multiprocessing_context="fork" if workers else None,  # what prepares need not be picklable
+        pin_memory=device.type == "cuda",  # copies to the GPU then run beside its work
+        generator=torch.Generator(),  # the global one stays as it is, whether anything is in the cache or not
     )
     return iter(loader)
 
