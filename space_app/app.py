@@ -4,6 +4,7 @@ SPATIALBOOST_BUNDLE=FOLDER python app.py            # FOLDER/vlm, depth_base, de
 SPATIALBOOST_MODEL=ORG/NAME python app.py           # one part by itself, a Hub id or a folder
 """
 
+import importlib.util
 import os
 import sys
 import threading
@@ -14,7 +15,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
-from spatialboost_space import ask_tab, depth_tab, features_tab, models
+from spatialboost_space import ask_tab, data_tab, depth_tab, features_tab, models, scene_tab
+from spatialboost_space.body_limit import BodyLimit
 from spatialboost_space.settings import limits
 
 TITLE = "SpatialBoost"
@@ -36,8 +38,12 @@ def build() -> gr.Blocks:
             depth_tab.build()
         with gr.Tab("Ask", id="ask"):
             ask_tab.build()
+        with gr.Tab("Scene", id="scene"):
+            scene_tab.build()
         with gr.Tab("Features", id="features"):
             features_tab.build()
+        with gr.Tab("Data", id="data"):
+            data_tab.build()
     return page.queue(max_size=limits().queued, default_concurrency_limit=limits().concurrent, api_open=False)
 
 
@@ -48,6 +54,9 @@ def launch(page: gr.Blocks, **settings: object) -> object:
         "max_file_size": limits().upload_bytes,
         "ssr_mode": False,
         "run_history": False,
+        "state_session_capacity": 1000,
+        "app_kwargs": {"middleware": [Middleware(BodyLimit)]},
+        "mcp_server": importlib.util.find_spec("mcp") is not None,
         "css": STYLE,
         "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         "footer_links": ["api", "settings"],

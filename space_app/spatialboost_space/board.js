@@ -121,9 +121,12 @@ function show() {
   strip.replaceChildren();
   for (const [image, picture] of (props.pictures || []).entries()) {
     const figure = document.createElement("figure");
-    figure.tabIndex = 0;
-    figure.setAttribute("role", "application");
-    figure.setAttribute("aria-label", `${props.name}, ${picture.alt}. ${props.help}`);
+    if (!props.readonly) {
+      figure.tabIndex = 0;
+      figure.setAttribute("role", "application");
+      figure.setAttribute("aria-label", `${props.name}, ${picture.alt}. ${props.help}`);
+      listen(figure, image);
+    }
     const img = document.createElement("img");
     img.alt = picture.alt;
     img.draggable = false;
@@ -131,7 +134,6 @@ function show() {
     img.addEventListener("load", draw);
     figure.append(img, document.createElementNS(NS, "svg"));
     strip.append(figure);
-    listen(figure, image);
   }
   say.textContent = (props.pictures || []).length ? props.help : "";
   draw();

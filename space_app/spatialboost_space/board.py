@@ -22,7 +22,7 @@ def _read(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def mark_board(label: str, elem_id: str, help_text: str) -> gr.HTML:
+def mark_board(label: str, elem_id: str, help_text: str, readonly: bool = False) -> gr.HTML:
     """Images with marks. `value` holds the visitor's marks; `pictures` and `spoken` are what the server shows.
 
     Events: `mark` after a click or drag, with the marks in the value.
@@ -37,6 +37,7 @@ def mark_board(label: str, elem_id: str, help_text: str) -> gr.HTML:
         pictures=[],
         spoken=[],
         help=help_text,
+        readonly=readonly,
         name=label,
     )
 

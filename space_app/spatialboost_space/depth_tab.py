@@ -11,7 +11,7 @@ from spatialboost_space.board import depth_value, depth_view
 from spatialboost_space.errors import Refusal, endpoint, friendly
 from spatialboost_space.examples import files
 from spatialboost_space.pictures import depth_range_m, save_depth_png
-from spatialboost_space.uploads import CheckedImage, needed
+from spatialboost_space.uploads import image_input, needed
 
 NAMES = {"depth_base": "base", "depth_boosted": "boosted"}
 
@@ -93,7 +93,7 @@ def build() -> None:
     )
     with gr.Row(equal_height=False):
         with gr.Column(min_width=280):
-            image = CheckedImage(
+            image = image_input(
                 label="Image", sources=["upload", "webcam", "clipboard"], elem_id="depth_image", height=320
             )
             run = gr.Button("Estimate depth", variant="primary", elem_id="depth_run")

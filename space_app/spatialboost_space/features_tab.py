@@ -10,7 +10,7 @@ from spatialboost_space import models
 from spatialboost_space.errors import endpoint, friendly
 from spatialboost_space.examples import files
 from spatialboost_space.pictures import enlarge, principal_colours
-from spatialboost_space.uploads import CheckedImage, needed
+from spatialboost_space.uploads import image_input, needed
 
 
 def features(image: Image.Image | None) -> tuple[Image.Image, Image.Image]:
@@ -69,7 +69,7 @@ def build() -> None:
     )
     with gr.Row(equal_height=False):
         with gr.Column(min_width=280):
-            image = CheckedImage(label="Image", elem_id="features_image", height=320)
+            image = image_input(label="Image", elem_id="features_image", height=320)
             run = gr.Button("Show features", variant="primary", elem_id="features_run")
             gr.Examples([[file] for file in files()], [image], label="Examples", elem_id="features_examples")
         with gr.Column(min_width=280, scale=2):

@@ -92,7 +92,7 @@ def _load(name: str, source: str) -> Loaded:
         if name == "vlm"
         else (AutoModelForDepthEstimation, AutoImageProcessor)
     )
-    model, loading = kind.from_pretrained(identifier, output_loading_info=True, **common)
+    model, loading = kind.from_pretrained(identifier, use_safetensors=True, output_loading_info=True, **common)
     if loading["missing_keys"]:
         raise Unavailable(
             f"The {WHAT[name]} lacks weights ({min(loading['missing_keys'])}, ...): it was not trained for this."

@@ -1,10 +1,15 @@
 """Numbers as pictures: depth in colours and as 16-bit PNG, features by their principal components."""
 
+import atexit
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from spatialboost_space.settings import limits
 
 # dark blue, violet, red, orange, yellow: lightness grows evenly, so that it also reads in grey
 _STOPS = np.array([(13, 8, 135), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33)], dtype=np.float64)
@@ -15,6 +20,18 @@ COLOUR_MAP = (
 )  # (256, 3), near to far
 
 
+OUTPUTS = Path(tempfile.mkdtemp(prefix="spatialboost_"))
+atexit.register(shutil.rmtree, OUTPUTS, ignore_errors=True)
+
+
+def new_file(name: str) -> Path:
+    """Where a result may be written; results older than an upload may be are deleted."""
+    for folder in OUTPUTS.iterdir():
+        if time.time() - folder.stat().st_mtime > limits().cache_seconds:
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=OUTPUTS)) / name
+
+
 def depth_range_m(*maps_m: np.ndarray) -> tuple[float, float]:
     """Nearest and farthest depth of the colours: the 1st and 99th percentile over all maps."""
     values = np.concatenate([depth.ravel() for depth in maps_m])
@@ -23,9 +40,9 @@ def depth_range_m(*maps_m: np.ndarray) -> tuple[float, float]:
 
 
 def save_depth_png(depth_m: np.ndarray, name: str) -> str:
-    """A 16-bit PNG of (H, W) metres as millimetres, 65.535 m and beyond as 65535, in a new folder; its path."""
+    """A 16-bit PNG of (H, W) metres as millimetres, 65.535 m and beyond as 65535; its path."""
     millimetres = np.clip(np.nan_to_num(depth_m) * 1000, 0, 65535).round().astype(np.uint16)
-    path = Path(tempfile.mkdtemp(prefix="spatialboost_")) / f"{name}.png"
+    path = new_file(f"{name}.png")
     Image.fromarray(millimetres).save(path)
     return str(path)
 

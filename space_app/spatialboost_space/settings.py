@@ -29,6 +29,7 @@ class Limits:
         prompt_tokens: of a conversation with its images.
         answer_tokens: of one answer.
         queued: calls that wait; the next is told that the queue is full.
+        request_bytes: of anything that is not an upload.
         concurrent: calls that compute at the same time, over all tabs.
         cache_seconds: after which an upload is deleted.
     """
@@ -42,6 +43,7 @@ class Limits:
     prompt_tokens: int = 4096
     answer_tokens: int = 256
     queued: int = 64
+    request_bytes: int = 2**20
     concurrent: int = 2
     cache_seconds: int = 900
 

@@ -68,23 +68,26 @@ def read_file(path: str | Path) -> Image.Image:
     return read_image(path.read_bytes())
 
 
-class CheckedImage(gr.Image):
-    """gradio's image input whose files pass `read_image` before anything decodes them; gives a PIL image or None."""
+def image_input(**settings: Any) -> gr.Image:
+    """Gradio's image input whose files pass `read_image` before anything decodes them; gives a PIL image or None."""
+    component = gr.Image(**settings)
+    # on the instance: gradio writes a stub file into the source folder for every subclass of a component
+    component.preprocess = _read_payload  # type: ignore[method-assign]
+    return component
 
-    is_template = True  # the browser shows it as gradio's own
 
-    def preprocess(self, payload: Any) -> Image.Image | None:
-        """Read the uploaded file, or the picture that a webcam sent as a data URL."""
-        if payload is None:
-            return None
-        if payload.url and payload.url.startswith("data:"):
-            try:
-                return read_image(base64.b64decode(payload.url.partition(",")[2], validate=True))
-            except binascii.Error as error:
-                raise Refusal(REFUSAL) from error
-        if payload.path is None:
-            raise Refusal(REFUSAL)
-        return read_file(payload.path)
+def _read_payload(payload: Any) -> Image.Image | None:
+    """The uploaded file, or the picture that a webcam sent as a data URL."""
+    if payload is None:
+        return None
+    if payload.url and payload.url.startswith("data:"):
+        try:
+            return read_image(base64.b64decode(payload.url.partition(",")[2], validate=True))
+        except binascii.Error as error:
+            raise Refusal(REFUSAL) from error
+    if payload.path is None:
+        raise Refusal(REFUSAL)
+    return read_file(payload.path)
 
 
 def needed(image: Image.Image | None) -> Image.Image:
