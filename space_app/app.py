@@ -18,6 +18,7 @@ import gradio as gr
 from spatialboost_space import ask_tab, data_tab, depth_tab, features_tab, models, scene_tab
 from spatialboost_space.body_limit import BodyLimit
 from spatialboost_space.settings import limits
+from starlette.middleware import Middleware
 
 TITLE = "SpatialBoost"
 STYLE = """
