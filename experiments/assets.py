@@ -114,17 +114,17 @@ def described(recipe: AssetRecipe) -> dict[str, Any]:
     return numbers
 
 
-def build(recipe: AssetRecipe, output: Path, work: Path, command: str) -> None:
+def build(recipe: AssetRecipe, output: Path, work: Path, command_line: str) -> None:
     """Make all assets; what is finished in `work` is reused.
 
     Args:
         recipe: of all.
         output: folder of the assets.
         work: folder for the world and the runs between.
-        command: that made them, for the records.
+        command_line: that made them, for the records.
     """
     world = make_world(work / "world", recipe.world, recipe.seed)
-    made = {"command": command, "recipe": described(recipe), "hardware": hardware("cpu")}
+    made: dict[str, Any] = {"command": command_line, "recipe": described(recipe), "hardware": hardware("cpu")}
     made |= {"git_commit": git_commit(), "versions": package_versions()}
     base = train_base_encoder(
         world.data,
@@ -252,8 +252,8 @@ def main(argv: list[str] | None = None) -> int:
     given = make_parser().parse_args(argv)
     if given.smallest and given.output == ASSETS:
         raise ValueError(f"--smallest would replace the assets in {ASSETS}: pass another --output.")
-    command = f"python -m experiments.assets{' --smallest' if given.smallest else ''}"
-    build(SMALLEST if given.smallest else SHIPPED, given.output, given.work, command)
+    command_line = f"python -m experiments.assets{' --smallest' if given.smallest else ''}"
+    build(SMALLEST if given.smallest else SHIPPED, given.output, given.work, command_line)
     return 0
 
 

@@ -79,7 +79,7 @@ def _solve(train: torch.Tensor, truth: torch.Tensor, strength: float, test: torc
     centre, offset = train.mean(0), truth.mean(0)
     moved = (train - centre).double()
     gram = moved.T @ moved
-    penalty = strength * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    penalty = (strength * gram.diagonal().mean() + 1e-9) * torch.eye(len(gram), dtype=gram.dtype)
     weights = torch.linalg.solve(gram + penalty, moved.T @ (truth - offset).double())
     return ((test - centre).double() @ weights + offset).float()
 
