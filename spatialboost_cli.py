@@ -15,6 +15,7 @@ VERBS = {
     "inspect": ("dataset_builders.inspection", "see a built data set on one page, and check it again"),
     "train": ("trainers.sft", "run one of the three training stages"),
     "evaluate": ("evaluators.run", "compare a base and a boosted encoder"),
+    "demo": ("experiments.demo", "the Space on this machine, in a browser"),
     "publish": ("publishing.publish", "push a model, adapter, data set or Space to the Hub"),
 }
 EXTRAS = {
@@ -35,10 +36,12 @@ EXTRAS = {
     "h5py": "robot",
     "bitsandbytes": "quantization",
     "timm": "timm",
+    "gradio": "space",
 }
 SECONDS_BEHIND_THE_FIRST = 30
 ROOT = Path(__file__).resolve().parent
-PACKAGES = {ROOT / target.split(".")[0] for target, _ in VERBS.values()} | {ROOT / "modeling_spatialboost"}
+PACKAGES = {ROOT / target.split(".")[0] for target, _ in VERBS.values()}
+PACKAGES |= {ROOT / "modeling_spatialboost", ROOT / "space_app"}
 
 
 def usage() -> str:

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         _copy(arguments.vlm, arguments.output / "vlm")
     if Path(arguments.data).is_dir():
         _copy(Path(arguments.data), arguments.output / "data", also=("dense",))
-    print(f"SPATIALBOOST_BUNDLE={arguments.output} python space_app/app.py")
+    print(f"spatialboost demo --bundle {arguments.output}")
     return 0
 
 

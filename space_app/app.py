@@ -15,10 +15,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
+from starlette.middleware import Middleware
+
 from spatialboost_space import ask_tab, data_tab, depth_tab, features_tab, models, scene_tab
 from spatialboost_space.body_limit import BodyLimit
 from spatialboost_space.settings import limits
-from starlette.middleware import Middleware
 
 TITLE = "SpatialBoost"
 STYLE = """
