@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,18 +13,20 @@ import torch
 from evaluators.card_results import write_card_results
 from evaluators.catalogue import TASKS, title_of
 from evaluators.metrics import Metric
-from evaluators.paper import published
+from evaluators.paper import Published, published
 
 PACKAGES = (
     "torch", "transformers", "datasets", "torchmetrics", "numpy", "pillow", "scikit-learn", "timm", "mujoco",
     "metaworld", "dm_control", "gymnasium-robotics",
 )  # fmt: skip
+SIDES = ("base", "boosted")
 HOW_TO_READ = (
-    "Differences are boosted - base, paired by seed and by item: both sides see the same data in the same order. "
-    "Scores are means ± standard deviations over the seeds. The interval is a paired bootstrap over the test items "
-    "(95 %, 1,000 resamples, mean over seeds): where it holds zero, the difference may be chance. Controls frame the "
-    "scores: what sees no image (`constant`, `position only`), too little or too much of it. The paper's numbers "
-    "appear only for the same task, data set and backbone."
+    "Of a score with ↑ more is better, with ↓ less. Differences are boosted - base, paired by seed and by item: both "
+    "sides see the same data in the same order. Scores are means ± standard deviations over the seeds. The interval "
+    "is a paired bootstrap over the test items (95 %, 1,000 resamples, mean over seeds): where it holds zero, the "
+    "difference may be chance. Controls frame the scores: what sees no image (`constant`, `position only`), too "
+    "little or too much of it. Input is the encoder's, in pixels. The paper's numbers, base → boosted, appear only "
+    "for the same task, data set and backbone."
 )
 
 
@@ -34,6 +37,7 @@ class Row(NamedTuple):
     data: str
     metric: str
     resolution: str
+    parameters: str
     base: str
     boosted: str
     difference: str
@@ -44,8 +48,9 @@ class Row(NamedTuple):
 
 
 TITLES = Row(
-    "task", "data", "metric", "input", "base", "boosted", "difference", "95 % interval", "verdict", "controls", "paper"
-)
+    "task", "data", "metric", "input", "parameters", "base", "boosted", "difference", "95 % interval", "verdict",
+    "controls", "paper",
+)  # fmt: skip
 
 
 def environment(device: str) -> dict[str, str]:
@@ -81,23 +86,26 @@ def strict(value: Any) -> Any:
 
 def table_rows(results: dict[str, Any]) -> list[Row]:
     """One row per task, data set and metric."""
+    notes = footnotes(results)
     return [
-        _row(name, entry, metric, values)
+        _row(name, entry, metric, values, notes)
         for name, entry in results["tasks"].items()
         for metric, values in entry["metrics"].items()
     ]
 
 
-def _row(name: str, entry: dict[str, Any], metric_name: str, values: dict[str, Any]) -> Row:
+def _row(name: str, entry: dict[str, Any], metric_name: str, values: dict[str, Any], notes: list[str]) -> Row:
     task, data_set = name.split("/")
     metric = Metric(metric_name, values["label"], values["higher_is_better"])
     paper = published(name, metric_name, entry["base"])
-    resolutions = dict.fromkeys("x".join(map(str, entry[side]["resolution_px"])) for side in ("base", "boosted"))
+    resolutions = dict.fromkeys("x".join(map(str, entry[side]["resolution_px"])) for side in SIDES)
+    parameters = dict.fromkeys(_count(entry[side]["parameters"]) for side in SIDES)
     return Row(
         task=TASKS[task].title,
         data=data_set,
         metric=f"{metric.label} {metric.arrow}",
         resolution=" / ".join(resolutions),
+        parameters=" / ".join(parameters),
         base=number(values["base"]),
         boosted=number(values["boosted"]),
         difference=number(values["difference"], signed=True),
@@ -106,17 +114,15 @@ def _row(name: str, entry: dict[str, Any], metric_name: str, values: dict[str, A
         controls=", ".join(
             f"{key.replace('_', ' ')} {figure(value, '.4g')}" for key, value in values["controls"].items()
         ),
-        paper=f"{paper.base:g} → {paper.boosted:g}" if paper else "",
+        paper=f"{paper.base:g} → {paper.boosted:g} [{notes.index(_footnote(paper, entry)) + 1}]" if paper else "",
     )
 
 
 def render_table(results: dict[str, Any]) -> str:
     """Return the one table as Markdown; columns without content are left out."""
     rows = table_rows(results)
-    sides = {side: title(results, side) for side in ("base", "boosted")}
     shown = columns_with_content(rows)
-    titles = TITLES._replace(**sides)
-    lines = ["| " + " | ".join(getattr(titles, name) for name in shown) + " |", "|---" * len(shown) + "|"]
+    lines = ["| " + " | ".join(getattr(TITLES, name) for name in shown) + " |", "|---" * len(shown) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(getattr(row, name) for name in shown) + " |" for row in rows)])
 
 
@@ -125,16 +131,38 @@ def columns_with_content(rows: list[Row]) -> list[str]:
     return [name for name in Row._fields if any(getattr(row, name) for row in rows)]
 
 
-def title(results: dict[str, Any], side: str) -> str:
-    """Head of a side's column: which side, and how many parameters."""
-    return f"{side} ({_count(next(iter(results['tasks'].values()))[side]['parameters'])} parameters)"
+def summary_line(results: dict[str, Any]) -> str:
+    """How many tasks went which way, by the metric that decides."""
+    verdicts: Counter[str] = Counter()
+    for entry in results["tasks"].values():
+        metric, values = next(iter(entry["metrics"].items()))
+        found = verdict(Metric(metric, values["label"], values["higher_is_better"]), values["difference"])
+        verdicts["within chance" if "chance" in found else found] += 1
+    told = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
+    return f"Boosted against base by the first score of each task and data set: {told}."
+
+
+def footnotes(results: dict[str, Any]) -> list[str]:
+    """What stands behind the paper's numbers that the table shows, in the order of their marks."""
+    found: dict[str, None] = {}
+    for name, entry in results["tasks"].items():
+        for metric in entry["metrics"]:
+            if paper := published(name, metric, entry["base"]):
+                found[_footnote(paper, entry)] = None
+    return list(found)
+
+
+def _footnote(paper: Published, entry: dict[str, Any]) -> str:
+    differs = "; ".join(filter(None, (paper.differs, entry["protocol"]["differs"])))
+    return f"{paper.backbone}, arXiv 2603.22057" + (f"; what differs here: {differs}." if differs else ".")
 
 
 def render_markdown(results: dict[str, Any]) -> str:
     """Return report.md."""
-    parts = ["# Base against boosted", ""]
+    parts = ["# Base against boosted", "", *side_lines(results), summary_line(results), ""]
     parts += [f"**PARTIAL: {line}**\n" for line in partial_lines(results)]
-    parts += [render_table(results), "", HOW_TO_READ, ""]
+    parts += [render_table(results), "", *(f"[{n}] {line}\n" for n, line in enumerate(footnotes(results), 1))]
+    parts += [HOW_TO_READ, ""]
     parts += [
         f"**Warning, {name}:** {line}\n" for name, entry in results["tasks"].items() for line in entry["warnings"]
     ]
@@ -146,6 +174,12 @@ def render_markdown(results: dict[str, Any]) -> str:
         parts += ["## Not measured", "", *(f"* {name}: {why}" for name, why in results["not_measured"].items()), ""]
     parts += ["## Environment", "", *(f"* {key}: {value}" for key, value in results["environment"].items()), ""]
     return "\n".join(parts)
+
+
+def side_lines(results: dict[str, Any]) -> list[str]:
+    """Which models are compared."""
+    names = {side: dict.fromkeys(entry[side]["name"] for entry in results["tasks"].values()) for side in SIDES}
+    return [f"* {side}: {', '.join(f'`{name}`' for name in names[side])}" for side in SIDES]
 
 
 def partial_lines(results: dict[str, Any]) -> list[str]:
@@ -178,7 +212,7 @@ def protocol_lines(entry: dict[str, Any]) -> list[str]:
             f"Data `{data['source']}`, split {split}: {row['items']} items, dropped: {dropped}, content "
             f"{row['fingerprint']}."
         ]
-    for side in ("base", "boosted"):
+    for side in SIDES:
         encoder = entry[side]
         lines += [
             f"{side}: `{encoder['name']}`, revision {encoder['revision']}, {encoder['class'].split('.')[-1]}, "

@@ -12,33 +12,34 @@ from evaluators.catalogue import TASKS
 from evaluators.report import (
     HOW_TO_READ,
     TITLES,
+    Row,
     columns_with_content,
+    footnotes,
     heading,
     partial_lines,
     protocol_lines,
+    side_lines,
+    summary_line,
     table_rows,
-    title,
 )
 
 TEMPLATE = Path(__file__).with_name("report.html")
 WIDTH, HEIGHT = 120, 18  # of an interval's drawing, pixels
+IN_DIFFERENCE = ("interval", "verdict")  # columns that share a cell with the difference
+OF_ENTRY = ("task", "data", "resolution", "parameters")  # the same for all scores of an entry
 
 
 def render_page(results: dict[str, Any], folder: Path) -> str:
     """Return the page; pictures are read from `folder`."""
     tasks = results["tasks"]
-    first = next(iter(tasks.values()))
-    titles = TITLES._replace(**{side: title(results, side) for side in ("base", "boosted")})
-    shown = columns_with_content(table_rows(results))
-    heads = [
-        head for name in shown for head in (["", titles.interval] if name == "interval" else [getattr(titles, name)])
-    ]
+    shown = [name for name in columns_with_content(table_rows(results)) if name not in IN_DIFFERENCE]
     return Template(TEMPLATE.read_text()).substitute(
-        base=escape(first["base"]["name"]),
-        boosted=escape(first["boosted"]["name"]),
+        sides="".join(f"<li>{_text(line.removeprefix('* '))}</li>" for line in side_lines(results)),
+        summary=_text(summary_line(results)),
         partial="".join(f'<p class="partial">Partial: {_text(line)}</p>' for line in partial_lines(results)),
-        head="".join(f'<th scope="col">{escape(name)}</th>' for name in heads),
+        head="".join(f'<th scope="col">{escape(getattr(TITLES, name))}</th>' for name in shown),
         rows="\n".join(_table(results, shown)),
+        footnotes="".join(f"<li>{_text(line)}</li>" for line in footnotes(results)),
         how=_text(HOW_TO_READ),
         warnings="\n".join(
             f'<p class="warning"><b>{escape(name)}</b>: {_text(line)}</p>'
@@ -48,7 +49,8 @@ def render_page(results: dict[str, Any], folder: Path) -> str:
         sections="\n".join(_section(name, entry, folder) for name, entry in tasks.items()),
         not_measured="".join(
             f"<dt>{escape(name)}</dt><dd>{_text(why)}</dd>" for name, why in results["not_measured"].items()
-        ),
+        )
+        or "<dd>Nothing was left out.</dd>",
         environment="".join(
             f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in results["environment"].items()
         ),
@@ -56,21 +58,34 @@ def render_page(results: dict[str, Any], folder: Path) -> str:
 
 
 def _table(results: dict[str, Any], shown: list[str]) -> list[str]:
-    values = [row for entry in results["tasks"].values() for row in entry["metrics"].values()]
-    names = [name for name, entry in results["tasks"].items() for _ in entry["metrics"]]
+    """One row per score; what the scores of an entry have in common stands beside them once."""
+    rows = iter(table_rows(results))
     lines = []
-    rows = zip(names, values, table_rows(results))
-    for family, members in groupby(rows, key=lambda item: TASKS[item[0].split("/")[0]].family):
-        lines.append(f'<tr class="family"><th colspan="{len(shown) + 1}" scope="colgroup">{escape(family)}</th></tr>')
-        for _, value, row in members:
-            cells = []
-            for column in shown:
-                if column == "interval":
-                    cells.append(f"<td>{interval_svg(value, row.verdict)}</td>")
-                style = f"verdict {_style(row.verdict)}" if column == "verdict" else column
-                cells.append(f'<td class="{style}">{escape(getattr(row, column))}</td>')
-            lines.append(f"<tr>{''.join(cells)}</tr>")
+    for family, entries in groupby(results["tasks"].items(), key=lambda item: TASKS[item[0].split("/")[0]].family):
+        lines.append(f'<tr class="family"><th colspan="{len(shown)}" scope="colgroup">{escape(family)}</th></tr>')
+        for name, entry in entries:
+            for place, values in enumerate(entry["metrics"].values()):
+                row, cells = next(rows), []
+                for column in shown:
+                    text = escape(getattr(row, column))
+                    if column == "task":
+                        text = f'<a href="#{name}">{text}</a>'
+                    if column == "difference":
+                        cells.append(f'<td class="difference">{_difference(values, row)}</td>')
+                    elif column not in OF_ENTRY:
+                        cells.append(f'<td class="{column}">{text}</td>')
+                    elif place == 0:
+                        cells.append(f'<td class="{column}" rowspan="{len(entry["metrics"])}">{text}</td>')
+                lines.append(f"<tr>{''.join(cells)}</tr>")
     return lines
+
+
+def _difference(values: dict[str, Any], row: Row) -> str:
+    """The difference with its interval, drawn and in numbers, and what it says."""
+    return (
+        f'<b>{escape(row.difference)}</b> <span class="{_style(row.verdict)}">{escape(row.verdict)}</span>'
+        f'{interval_svg(values, row.verdict)}<span class="interval">{escape(row.interval)}</span>'
+    )
 
 
 def interval_svg(values: dict[str, Any], verdict: str) -> str:
@@ -104,7 +119,7 @@ def _section(name: str, entry: dict[str, Any], folder: Path) -> str:
         data = base64.b64encode((folder / entry["picture"]).read_bytes()).decode()
         picture = f'<img src="data:image/png;base64,{data}" alt="{escape(name)}: examples, base beside boosted">'
     lines = "".join(f"<li>{_text(line)}</li>" for line in protocol_lines(entry))
-    return f"<article><h2>{_text(heading(name, entry))}</h2>{picture}<ul>{lines}</ul></article>"
+    return f'<article id="{name}"><h2>{_text(heading(name, entry))}</h2>{picture}<ul>{lines}</ul></article>'
 
 
 def _text(markdown: str) -> str:

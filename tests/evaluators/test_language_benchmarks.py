@@ -318,8 +318,8 @@ def coloured(random, red):
     return pixels
 
 
-@pytest.fixture(scope="module")
-def colours_folder(tmp_path_factory):
+def write_colours(folder):
+    """CV-Bench about images of two colours."""
     random = np.random.default_rng(1)
     features = {"image": IMAGE, "choices": List(TEXT), "answer": TEXT, "prompt": TEXT, "source": TEXT, "task": TEXT}
     rows = [
@@ -333,10 +333,11 @@ def colours_folder(tmp_path_factory):
         }
         for number in range(24)
     ]
-    return write(tmp_path_factory.mktemp("colours"), features, default__test=rows)
+    return write(folder, features, default__test=rows)
 
 
-def test_a_damaged_encoder_in_a_trained_model_answers_worse(colours_folder, vlm_folder, tmp_path):
+def teach_colours(vlm_folder, folder):
+    """Return a model that tells red from blue, and a copy with a silent encoder."""
     random = np.random.default_rng(0)
 
     def shown(_):
@@ -345,15 +346,21 @@ def test_a_damaged_encoder_in_a_trained_model_answers_worse(colours_folder, vlm_
         images = [Image.fromarray(coloured(random, red)) for red in reds]
         return images, [question] * 8, ["A" if red else "B" for red in reds]
 
-    trained = teach(vlm_folder, tmp_path / "trained", shown)
+    trained, damaged = teach(vlm_folder, folder / "trained", shown), folder / "damaged"
     model = SpatialBoostForConditionalGeneration.from_pretrained(trained)
     with torch.no_grad():
         for parameter in model.vision_tower.parameters():
             parameter.zero_()
-    model.save_pretrained(tmp_path / "damaged")
-    SpatialBoostProcessor.from_pretrained(trained).save_pretrained(tmp_path / "damaged")
+    model.save_pretrained(damaged)
+    SpatialBoostProcessor.from_pretrained(trained).save_pretrained(damaged)
+    return str(trained), str(damaged)
+
+
+def test_a_damaged_encoder_in_a_trained_model_answers_worse(vlm_folder, tmp_path):
+    colours_folder = write_colours(tmp_path / "colours")
+    trained, damaged = teach_colours(vlm_folder, tmp_path)
     encoder = str(vlm_folder.parent / "encoder")
-    models = ["--base-vlm", str(trained), "--boosted-vlm", str(tmp_path / "damaged")]
+    models = ["--base-vlm", trained, "--boosted-vlm", damaged]
     argv = ["--base", encoder, "--boosted", encoder, *models, "--tasks", "cv_bench", "--output", str(tmp_path / "out")]
     assert main([*argv, "--data", f"cv_bench={colours_folder}", "--preset", "cpu"]) == 0
     entry = json.loads((tmp_path / "out/results.json").read_text())["tasks"]["cv_bench/cv_bench"]

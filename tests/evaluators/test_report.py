@@ -1,6 +1,7 @@
 """The report of made-up results: intervals, the paper's column, the page, and what goes onto a card."""
 
 import json
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from PIL import Image
 
 from evaluators.card_results import write_card_results
+from evaluators.catalogue import DATA_SETS, task_module
 from evaluators.comparison import RESAMPLES, bootstrap, compare
 from evaluators.metrics import Metric
 from evaluators.paper import _tables, published
@@ -87,19 +89,25 @@ def test_better_is_drawn_to_the_right_whatever_the_direction():
 
 def test_the_papers_numbers_need_the_same_backbone():
     row = published("depth_linear/nyud", "rmse_m", SEVEN_B)
-    assert (row.backbone, row.base, row.boosted) == ("DINOv3 ViT-7B/16", 0.31, 0.25)
+    assert row == ("DINOv3 ViT-7B/16", 0.31, 0.25, "")
+    hammer = published("robot_success/metaworld_hammer", "success_best", SEVEN_B)
+    assert hammer is not None and hammer[1:] == (83.8, 92.0, "the paper gives the mean over the five MetaWorld tasks")
+    assert published("robot_success/metaworld_hammer", "success_last", SEVEN_B) is None
     assert published("depth_linear/nyud", "rmse_m", SEVEN_B | {"hidden_size": 1024}) is None
     assert published("depth_linear/rooms", "rmse_m", SEVEN_B) is None
     assert published("depth_linear/nyud", "abs_rel", SEVEN_B) is None
 
 
-def test_every_published_number_is_a_pair_of_a_known_backbone():
+def test_every_published_number_is_a_pair_of_a_known_backbone_and_an_entry_of_ours():
     tables = _tables()
+    known = {f"{task}/{name}": task for name, row in DATA_SETS.items() for task in row.tasks}
     for row in tables["results"]:
         pairs = {name: row[name] for name in tables["backbones"] if name in row}
-        assert pairs and set(row) == {"entry", "metric", *pairs}
+        assert pairs and set(row) - {"differs"} == {"entry", "metric", *pairs}
+        tasks = [task for entry, task in known.items() if fnmatchcase(entry, row["entry"])]
+        assert tasks and row["metric"] in {metric.name for metric in task_module(tasks[0]).METRICS}
         assert all(len(pair) == 2 for pair in pairs.values())
-    assert len(tables["results"]) == 23
+    assert len(tables["results"]) == 22
 
 
 def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(results, tmp_path):
@@ -111,9 +119,29 @@ def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(results, tmp
     assert "data:image/png;base64," in page
     assert "http://" not in page and "https://" not in page and 'src="picture' not in page
     assert page.count('<svg class="interval') == 2 and "Partial" not in page
-    assert "6.7 B parameters" in page and "<dt>depth_linear/nyud</dt><dd>no data</dd>" in page
+    assert (
+        '<td class="parameters" rowspan="1">6.7 B</td>' in page
+        and "<dt>depth_linear/nyud</dt><dd>no data</dd>" in page
+    )
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert "may be chance" in (tmp_path / "report.md").read_text()
+    assert "by the first score of each task and data set: 1 within chance, 1 better." in page
+
+
+def test_the_papers_numbers_have_footnotes(results, tmp_path):
+    entries = [results["tasks"].pop(name) for name in list(results["tasks"])]
+    results["tasks"] = {"depth_linear/nyud": entries[0], "depth_linear/kitti": entries[1]}
+    for entry in entries:
+        entry["protocol"] = entry["protocol"] | {"differs": "preset cpu"}
+    write_report(results, tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert "| 0.31 → 0.25 [1] |" in report and "| 2.33 → 2.2 [2] |" in report
+    assert "[1] DINOv3 ViT-7B/16, arXiv 2603.22057; what differs here: preset cpu." in report
+    assert "[2] DINOv3 ViT-7B/16, arXiv 2603.22057; what differs here: the paper gives no recipe for KITTI" in report
+    assert (
+        "<li>DINOv3 ViT-7B/16, arXiv 2603.22057; what differs here: preset cpu.</li>"
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_a_full_run_leaves_entries_for_the_card_and_a_partial_one_none(results, tmp_path, monkeypatch):
