@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from dataset_builders import chat_vqa, multi_view_vqa, pairing, spatial_reasoning
+from dataset_builders import chat_vqa, grounding, multi_view_vqa, pairing, spatial_reasoning
 from dataset_builders.geometry import valid_depth
 from dataset_builders.scene import DropItem, Scene
 from dataset_builders.schema import features, image_problems, message, message_problems, validate
@@ -99,6 +99,12 @@ def _alignment_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Ite
         yield scene.id, partial(conversation_record, scene, options.seed)
     for one in single_views(scene) if _is_measurable(scene) else ():
         yield one.id, partial(multi_view_vqa.build_caption, one, seed=options.seed)
+
+
+def _grounding_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Iterator[Job]:
+    for one in single_views(scene) if _is_measurable(scene) else ():
+        if one.objects and one.views[0].instances is not None:
+            yield one.id, partial(grounding.build_record, one, seed=options.seed)
 
 
 def _instruction_jobs(scene: Scene, options: DialogueOptions, tools: Tools) -> Iterator[Job]:
@@ -195,6 +201,12 @@ CONFIGS = {
         "common, adversarial and multiple-choice questions about 2, 4 or 8 views (stage 2)",
         features,
         _vqa_jobs,
+        validate,
+    ),
+    "grounding": DatasetConfig(
+        "questions in two dimensions that teach to point: names, points, boxes (stage 2)",
+        features,
+        _grounding_jobs,
         validate,
     ),
     "alignment": DatasetConfig("one image and its caption (stage 1)", features, _alignment_jobs, _alignment_problems),

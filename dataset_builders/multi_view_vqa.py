@@ -16,7 +16,7 @@ from dataset_builders.objects import measure_objects
 from dataset_builders.phrasings import PREAMBLE, RELATIONS
 from dataset_builders.pointing import object_rows
 from dataset_builders.scene import DropItem, Scene
-from dataset_builders.schema import message, opening_parts
+from dataset_builders.schema import KINDS, message, opening_parts
 from dataset_builders.spatial_reasoning import base_record, check_located
 from dataset_builders.vqa_choices import CHOICES, matching_point
 from dataset_builders.vqa_ground import Ground, strangers_of, things_of
@@ -171,7 +171,7 @@ def turn_row(index: int, kind: str, question: Question) -> Row:
     """The `turns` entry of a question."""
     return {
         "index": index,
-        "level": "caption" if kind == "caption" else "vqa",
+        "level": KINDS[kind],
         "kind": kind,
         "template": question.template,
         "frame": question.frame,

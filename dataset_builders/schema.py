@@ -1,7 +1,7 @@
 """The only place that spells the columns of a record, and the gate that every record passes before it is written.
 
 A record is a plain dict with the keys of `COLUMNS`. All configs (`single_view`, `multi_view`, `multi_view_vqa`,
-`alignment`) share it; what a config does not know is an empty list or None. Conventions:
+`alignment`, `grounding`) share it; what a config does not know is an empty list or None. Conventions:
 
 * Views are counted from 0 in the columns (`view`, `frame`, `visible_in`) and from 1 in the text ("image 1").
 * Camera frames have OpenCV axes: x right, y down, z forward. A *canonical* frame belongs to a view: origin at its
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
 GENERATOR_VERSION = "2"
-LEVELS = ("pixel", "object", "scene", "caption", "vqa")
+LEVELS = ("pixel", "object", "scene", "caption", "vqa", "grounding")
 ORDERS = ("forward", "reverse", "random")
 KINDS: dict[str, str] = {  # kind -> level
     "point_depth": "pixel",
@@ -48,6 +48,13 @@ KINDS: dict[str, str] = {  # kind -> level
     "common": "vqa",
     "adversarial": "vqa",
     "multiple_choice": "vqa",
+    "named_point": "grounding",
+    "pointed_thing": "grounding",
+    "point_on_thing": "grounding",
+    "which_point": "grounding",
+    "thing_box": "grounding",
+    "point_order": "grounding",
+    "thing_order": "grounding",
 }
 
 # How many points and objects a turn of a kind speaks of; captions and VQA are free
@@ -67,6 +74,13 @@ ARITY = {
     "object_range": (0, 1),
     "surface_distance": (0, 2),
     "point_distance": (2, 0),
+    "named_point": (1, 1),
+    "pointed_thing": (1, 1),
+    "point_on_thing": (1, 1),
+    "which_point": (2, 1),
+    "thing_box": (2, 1),
+    "point_order": (2, 0),
+    "thing_order": (0, 2),
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from dataset_builders.facts import RecordFacts, Row, position_text
 from dataset_builders.geometry import NOISE_FACTOR, format_length, is_rigid, to_millimetre, transform
 from dataset_builders.grammar import COUNT_WORDS
+from dataset_builders.grounding_verification import grounding_problems
 from dataset_builders.mentions import coordinates, holds_alone, mention_by_point, namesakes, stated
 from dataset_builders.reading import Reader, Reference, without_references
 from dataset_builders.vqa_verification import from_chat, vqa_problems
@@ -65,7 +66,7 @@ def verify(record: dict[str, Any], texts: list[tuple[str, str]]) -> list[str]:
         problems += [
             f"turn {turn['index']}: {problem}" for problem in found(reader, question, answer, record["metric"])
         ]
-    return problems + list(vqa_problems(record, texts))
+    return [*problems, *vqa_problems(record, texts), *grounding_problems(record, texts)]
 
 
 def _derived_problems(reader: Reader, question: str, answer: str, metric: bool) -> Iterator[str]:
