@@ -108,17 +108,18 @@ def run_cloning(encoder: Encoder, config: CloningConfig, itemise: Itemise, aggre
 def _prepare(config: CloningConfig, device: torch.device) -> "_Course":
     """Fetch the demonstrations and settle the horizon."""
     task, protocol = config.task(), config.protocol()
+    max_steps = protocol.horizon_steps or min(task.horizon_steps, MAX_SHORT_HORIZON_STEPS)
     recipe = Recipe(
         protocol.demonstrations,
         protocol.image_size_px,
-        protocol.horizon_steps or task.horizon_steps,
+        max_steps,
         protocol.steps_after_success,
         config.data,
         config.read_pickles,
     )
     demonstrations = load_demonstrations(task, recipe, config.cache_dir)
     twice_the_mean = 2 * round(float(demonstrations.lengths.mean()))
-    horizon_steps = protocol.horizon_steps or min(MAX_SHORT_HORIZON_STEPS, twice_the_mean)
+    horizon_steps = protocol.horizon_steps or min(max_steps, twice_the_mean)
     return _Course(task, protocol, horizon_steps, demonstrations, device, config.cache_dir)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from evaluators.contract import TaskConfig
 from evaluators.robots.simulators import ROBOT_TASKS, RobotTask
 
-MAX_SHORT_HORIZON_STEPS = 200
+MAX_SHORT_HORIZON_STEPS = 200  # of demonstrations and rollouts in the small protocol
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Protocol:
         rollouts: trials per evaluation.
         epochs: of training.
         evaluate_every: epochs from one evaluation to the next; the last epoch always ends with one.
-        horizon_steps: length of a rollout; None: twice the mean demonstration, MAX_SHORT_HORIZON_STEPS at most.
+        horizon_steps: length of a rollout, and the most of a demonstration; None: rollouts are twice as long as the
+            mean demonstration, and both at most MAX_SHORT_HORIZON_STEPS or what the full protocol has.
         steps_after_success: how long a scripted expert goes on, so that the policy learns to stay at its goal.
         image_size_px: side of the pictures.
     """

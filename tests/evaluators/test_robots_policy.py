@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from evaluators.comparison import compare
-from evaluators.robots import offline_actions, returns, success
+from evaluators.robots import cloning, offline_actions, returns, success
 from evaluators.robots.cloning import _warnings
+from evaluators.robots.demonstrations import Demonstrations
 from evaluators.robots.inputs import control_inputs, randomised
 from evaluators.robots.policy import Examples, evaluated_epochs, fuse, history_indices, train_policy
 from evaluators.robots.protocol import preset_protocol
@@ -95,6 +96,24 @@ def test_the_full_protocol_is_cortexbench_s():
     assert (protocol.epochs, protocol.evaluate_every, protocol.image_size_px) == (100, 5, 256)
     protocol = preset_protocol("full", ROBOT_TASKS["dmcontrol_walker_walk"])
     assert (protocol.demonstrations, protocol.rollouts) == (100, 10)
+
+
+@pytest.mark.parametrize(
+    ("task", "length", "longest", "horizon"),
+    [
+        ("metaworld_hammer", 60, 200, 120),  # twice the mean demonstration
+        ("adroit_pen", 100, 100, 100),  # no longer than in the full protocol
+        ("dmcontrol_walker_walk", 200, 200, 200),  # cut, from 1,000
+    ],
+)
+def test_the_small_protocol_is_short(task, length, longest, horizon, tmp_path, monkeypatch):
+    def demonstrations(_task, recipe, _cache_dir):
+        assert recipe.max_steps == longest
+        return Demonstrations(*[np.zeros(0)] * 3, lengths=np.array([length - 1, length + 1]), fingerprint="")
+
+    monkeypatch.setattr(cloning, "load_demonstrations", demonstrations)
+    config = success.Config(data_set=task, data=None, cache_dir=tmp_path, preset="cpu")
+    assert cloning._prepare(config, torch.device("cpu")).horizon_steps == horizon
 
 
 def test_a_task_that_grey_pixels_solve_is_warned_about():
