@@ -38,24 +38,25 @@ class LinearFit:
 
 
 class JointHeads(nn.Module):
-    """H linear classifiers with one first weight; the weight is (H, D, K), the bias (H, 1, K)."""
+    """H linear classifiers with one first weight, in one product; the weight is (H, K, D), the bias (H, K)."""
 
     def __init__(self, width: int, num_classes: int, num_heads: int) -> None:
         """Draw one weight of deviation 0.01 for all heads."""
         super().__init__()
         first = torch.empty(width, num_classes).normal_(std=0.01)
-        self.weight = nn.Parameter(first.repeat(num_heads, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(num_heads, 1, num_classes))
+        self.weight = nn.Parameter(first.T.repeat(num_heads, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(num_heads, num_classes))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return (H, B, K) logits of (B, D) features."""
-        return torch.baddbmm(self.bias, features.expand(len(self.weight), -1, -1), self.weight)
+        """Return (B, H, K) logits of (B, D) features."""
+        logits = functional.linear(features, self.weight.flatten(0, 1), self.bias.flatten())
+        return logits.unflatten(1, self.bias.shape)
 
     @torch.inference_mode()
     def predict(self, features: torch.Tensor) -> torch.Tensor:
         """Return (H, N) class ids of (N, D) features on the CPU or memory-mapped."""
         device = self.weight.device
-        return torch.cat([self(chunk.to(device).float()).argmax(2).cpu() for chunk in features.split(CHUNK_ROWS)], 1)
+        return torch.cat([self(chunk.to(device).float()).argmax(2).T.cpu() for chunk in features.split(CHUNK_ROWS)], 1)
 
 
 def fit_joint_heads(
@@ -90,10 +91,10 @@ def fit_joint_heads(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, fit.steps)
     for features, labels in tqdm(batches, desc=f"heads, seed {seed}", total=fit.steps, unit="step"):
         optimizer.zero_grad()
-        logits = heads(features.to(device).float())  # (H, B, K)
-        truth = labels.to(device).repeat(len(rates))
-        losses = functional.cross_entropy(logits.flatten(0, 1), truth, reduction="none").view(len(rates), -1)
-        (losses.mean(1) @ rates).backward()
+        logits = heads(features.to(device).float())  # (B, H, K)
+        truth = labels.to(device).repeat_interleave(len(rates))
+        losses = functional.cross_entropy(logits.flatten(0, 1), truth, reduction="none").view(-1, len(rates))
+        (losses.mean(0) @ rates).backward()
         optimizer.step()
         schedule.step()
     return heads.eval()

@@ -80,7 +80,7 @@ def test_heads_trained_together_equal_heads_trained_one_by_one():
         first = JointHeads(8, 3, 1)
         alone = nn.Linear(8, 3)
         with torch.no_grad():
-            alone.weight.copy_(first.weight[0].T)
+            alone.weight.copy_(first.weight[0])
             alone.bias.zero_()
         optimizer = torch.optim.SGD(alone.parameters(), rate * 16 / 256, momentum=0.9)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
@@ -89,8 +89,8 @@ def test_heads_trained_together_equal_heads_trained_one_by_one():
             functional.cross_entropy(alone(batch), truth).backward()
             optimizer.step()
             schedule.step()
-        assert torch.allclose(together.weight[number], alone.weight.T, atol=1e-6)
-        assert torch.allclose(together.bias[number, 0], alone.bias, atol=1e-6)
+        assert torch.allclose(together.weight[number], alone.weight, atol=1e-6)
+        assert torch.allclose(together.bias[number], alone.bias, atol=1e-6)
     assert not torch.allclose(together.weight[0], together.weight[-1])
 
 
