@@ -15,6 +15,7 @@ VERBS = {
     "inspect": ("dataset_builders.inspection", "see a built data set on one page, and check it again"),
     "train": ("trainers.sft", "run one of the three training stages"),
     "evaluate": ("evaluators.run", "compare a base and a boosted encoder"),
+    "experiment": ("experiments.run", "a table of the paper, in miniature"),
     "demo": ("experiments.demo", "the Space on this machine, in a browser"),
     "publish": ("publishing.publish", "push a model, adapter, data set or Space to the Hub"),
 }

@@ -10,7 +10,10 @@ data-set folder, which `--datasets` reads like any other.
 import json
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,7 +62,7 @@ VARIANTS = {
 }
 
 
-def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...]) -> Path:
+def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...], workers: int = 1) -> Path:
     """Write the training split of some configurations, changed; what is there already stays.
 
     Args:
@@ -67,6 +70,7 @@ def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...]) 
         folder: of the result.
         name: key of `VARIANTS`.
         configs: of the data, such as single_view and multi_view.
+        workers: processes; they change no byte.
 
     Raises:
         ValueError: no such variant or data, or a row that does not pass the builder's own gate after the change.
@@ -81,8 +85,9 @@ def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...]) 
         state = {"variant": name, "rows": [[file.name, file.stat().st_size] for file in files]}
         if done.is_file() and json.loads(done.read_text()) == state:
             continue
-        rows = Dataset.from_parquet([str(file) for file in files]).cast_column("images", List(Image(decode=False)))
-        changed = changed_rows(list(rows), VARIANTS[name])
+        rows = Dataset.from_parquet([str(file) for file in files])
+        encoded = rows.cast_column("images", List(Image(decode=False)))
+        changed = changed_rows(list(encoded), VARIANTS[name], workers)
         if not changed:
             raise ValueError(f"data={str(data)!r}: {name} leaves no conversation of {config!r}.")
         done.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +102,7 @@ def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...]) 
     return folder
 
 
-def changed_rows(rows: list[Row], variant: Variant) -> list[Row]:
+def changed_rows(rows: list[Row], variant: Variant, workers: int = 1) -> list[Row]:
     """The rows of a configuration under a variant, in their order; rows that no turn is left of are dropped.
 
     Raises:
@@ -105,12 +110,21 @@ def changed_rows(rows: list[Row], variant: Variant) -> list[Row]:
     """
     if variant.other_images:
         return with_other_images(rows)
+    if workers == 1:
+        changed = [reworded(variant, row) for row in rows]
+    else:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:  # a fork would inherit the threads of torch
+            changed = list(pool.map(partial(reworded, variant), rows, chunksize=32))
+    return [row for row in changed if row["turns"]]
+
+
+def reworded(variant: Variant, row: Row) -> Row:
+    """A row with the turns and the order of a variant."""
 
     def keep(turn: Row) -> bool:
         return turn["level"] != variant.without and (not variant.only or turn["level"] == variant.only)
 
-    changed = [worded_again(row, variant.order or row["order"], keep) for row in rows]
-    return [row for row in changed if row["turns"]]
+    return worded_again(row, variant.order or row["order"], keep)
 
 
 def worded_again(row: Row, order: str, keep: Callable[[Row], bool] = lambda turn: True) -> Row:

@@ -1,0 +1,181 @@
+"""What issue and paper claim of a table, each put beside what was found: met, not met, or not measured."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Arms = dict[str, Any]
+KEPT = ("classification", "retrieval")  # what an encoder could do before, and must not forget
+
+
+class Aim(NamedTuple):
+    """A claim, what was found in its place, and whether it holds (None: not measured)."""
+
+    claim: str
+    found: str
+    met: bool | None
+
+
+def aims_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The claims of a table with what was found."""
+    arms, reference = found["arms"], found["reference"]
+    checks: list[Callable[[Arms], Aim]] = [*CHECKS.get(found["table"], ())]
+    if reference == "base":
+        checks.append(shuffled_answers_do_not_help)
+    return [check(arms)._asdict() for check in checks]
+
+
+def depth_falls_by_15_per_cent(arms: Arms) -> Aim:
+    """Of boosted against base, linear probe."""
+    claim = "linear depth RMSE falls by 15 % or more"
+    base, boosted = _mean(arms, "base", "depth"), _mean(arms, "language", "depth")
+    if base is None or boosted is None:
+        return Aim(claim, "not measured", None)
+    change = 100 * (boosted - base) / base
+    return Aim(claim, f"{change:+.1f} % ({_verdict(arms, 'language', 'depth')})", change <= -15)
+
+
+def segmentation_rises_by_2_points(arms: Arms) -> Aim:
+    """Of boosted against base, linear probe."""
+    claim = "segmentation mIoU rises by 2 points or more"
+    base, boosted = _mean(arms, "base", "segmentation"), _mean(arms, "language", "segmentation")
+    if base is None or boosted is None:
+        return Aim(claim, "not measured", None)
+    found = f"{boosted - base:+.2f} points ({_verdict(arms, 'language', 'segmentation')})"
+    return Aim(claim, found, boosted - base >= 2)
+
+
+def nothing_is_forgotten(arms: Arms) -> Aim:
+    """Of boosted against base: classes and retrieval."""
+    claim = "classes and retrieval are no worse"
+    found = {measure: _verdict(arms, "language", measure) for measure in KEPT}
+    told = ", ".join(f"{measure} {_difference(arms, 'language', measure)} ({word})" for measure, word in found.items())
+    if "not measured" in found.values():
+        return Aim(claim, told, None)
+    return Aim(claim, told, "worse" not in found.values())
+
+
+def shuffled_answers_do_not_help(arms: Arms) -> Aim:
+    """The control that has the same texts under wrong images."""
+    claim = "shuffled answers give no gain in depth and segmentation"
+    found = {measure: _verdict(arms, "shuffled_answers", measure) for measure in ("depth", "segmentation")}
+    told = ", ".join(
+        f"{measure} {_difference(arms, 'shuffled_answers', measure)} ({word}; the true answers "
+        f"{_difference(arms, 'language', measure)})"
+        for measure, word in found.items()
+    )
+    if "not measured" in found.values():
+        return Aim(claim, told, None)
+    return Aim(claim, told, "better" not in found.values())
+
+
+def language_beats_every_head(arms: Arms) -> Aim:
+    """On the mean over families of the relative improvement."""
+    claim = "the language model is better than every pixel head on the mean of the families"
+    heads = ("linear_depth", "linear_segmentation", "mask_decoder", "point_decoder")
+    gains = {name: mean_gain(arms, name) for name in ("language", *heads)}
+    told = ", ".join(
+        f"{arms[name]['label']} {gain:+.1f} %" if gain is not None else f"{arms[name]['label']} not measured"
+        for name, gain in gains.items()
+    )
+    if None in gains.values():
+        return Aim(claim, told, None)
+    best = max(gain for name, gain in gains.items() if name != "language" and gain is not None)
+    assert gains["language"] is not None
+    return Aim(claim, f"mean improvement over the base: {told}", gains["language"] > best)
+
+
+def dual_channel_keeps_most(arms: Arms) -> Aim:
+    """On the mean of what classes and retrieval lose."""
+    claim = "dual-channel keeps more of classes and retrieval than full fine-tuning and LoRA"
+    names = ("language", "full", "full_slow", "lora", "lora_fast", "lora_matched")
+    kept = {name: mean_gain(arms, name, KEPT) for name in names}
+    told = ", ".join(f"{arms[name]['label']} {gain:+.1f} %" for name, gain in kept.items() if gain is not None)
+    if None in kept.values():
+        return Aim(claim, told or "not measured", None)
+    ours = kept.pop("language")
+    return Aim(claim, f"mean change against the base: {told}", all(ours > gain for gain in kept.values()))  # type: ignore
+
+
+def forward_is_best(arms: Arms) -> Aim:
+    """Of the orders of the turns."""
+    return _highest("turns in forward order are the best", arms, "single_view", ("single_random", "single_reverse"))
+
+
+def mix_is_best(arms: Arms) -> Aim:
+    """Of single-view, multi-view and both."""
+    return _highest("a mix of single- and multi-view is the best", arms, "language", ("single_view", "multi_view"))
+
+
+def more_data_is_better(arms: Arms) -> Aim:
+    """At equal steps."""
+    claim = "more data is better at equal steps"
+    names = ("data_12", "data_25", "data_50", "language")
+    gains = [mean_gain(arms, name) for name in names]
+    if None in gains:
+        return Aim(claim, "not measured", None)
+    told = ", ".join(f"{arms[name]['label']} {gain:+.1f} %" for name, gain in zip(names, gains))
+    return Aim(claim, f"mean improvement over the base: {told}", gains == sorted(gains))  # type: ignore[type-var]
+
+
+def own_objective_is_flat(arms: Arms) -> Aim:
+    """Against language on the same images."""
+    return _highest("language helps more than the encoder's own objective", arms, "language", ("own_objective",))
+
+
+def depth_base_still_gains(arms: Arms) -> Aim:
+    """Of a base that knows depth."""
+    claim = "an encoder that was trained with depth still gains"
+    words = {measure: _verdict(arms, "depth_language", measure) for measure in ("depth", "segmentation")}
+    told = ", ".join(
+        f"{measure} {_difference(arms, 'depth_language', measure)} ({word})" for measure, word in words.items()
+    )
+    if "not measured" in words.values():
+        return Aim(claim, told, None)
+    return Aim(claim, told, "better" in words.values() and "worse" not in words.values())
+
+
+def mean_gain(
+    arms: Arms, name: str, measures: tuple[str, ...] = ("depth", "segmentation", "classification", "retrieval")
+) -> float | None:
+    """Mean over families of an arm's improvement over the base, per cent of the base's score; None if one lacks."""
+    gains = []
+    for measure in measures:
+        base, own = _mean(arms, "base", measure), _mean(arms, name, measure)
+        if not base or own is None:
+            return None
+        gains.append(100 * (own - base) / base * (-1 if measure.startswith("depth") else 1))
+    return sum(gains) / len(gains)
+
+
+def _highest(claim: str, arms: Arms, name: str, others: tuple[str, ...]) -> Aim:
+    """The arm has the largest mean improvement over the base."""
+    gains = {one: mean_gain(arms, one) for one in (name, *others)}
+    if None in gains.values():
+        return Aim(claim, "not measured", None)
+    told = ", ".join(f"{arms[one]['label']} {gain:+.1f} %" for one, gain in gains.items())
+    return Aim(claim, f"mean improvement over the base: {told}", gains[name] == max(gains.values()))  # type: ignore
+
+
+def _mean(arms: Arms, name: str, measure: str) -> float | None:
+    cell = arms.get(name, {}).get("measures", {}).get(measure)
+    return None if cell is None or cell["mean"] != cell["mean"] else cell["mean"]
+
+
+def _verdict(arms: Arms, name: str, measure: str) -> str:
+    return arms.get(name, {}).get("measures", {}).get(measure, {}).get("verdict", "not measured")
+
+
+def _difference(arms: Arms, name: str, measure: str) -> str:
+    cell = arms.get(name, {}).get("measures", {}).get(measure, {}).get("difference")
+    return "-" if cell is None else f"{cell['mean']:+.3g}"
+
+
+CHECKS: dict[str, tuple[Callable[[Arms], Aim], ...]] = {
+    "main": (depth_falls_by_15_per_cent, segmentation_rises_by_2_points, nothing_is_forgotten),
+    "table6": (language_beats_every_head,),
+    "table7": (forward_is_best, mix_is_best),
+    "figure5": (more_data_is_better,),
+    "figure6": (dual_channel_keeps_most,),
+    "table8": (own_objective_is_flat,),
+    "table9": (depth_base_still_gains,),
+}

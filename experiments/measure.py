@@ -1,0 +1,138 @@
+"""What an arm's encoder is worth: calls of `spatialboost evaluate`, base beside arm, and their per-item results."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.arms import ARMS, Arm
+from experiments.pieces import Piece, device, shown, typed
+from experiments.tables import CALLS, MEASURES, Measure
+from experiments.workshop import Workshop
+
+ITEMS = "items.npz"
+DENSE_TASKS = ("depth_linear", "depth_dpt", "segmentation_linear")
+
+
+def applies(call: str, arm: Arm) -> bool:
+    """Whether a call says something of an arm: only stage 3 leaves a model of its own to ask."""
+    return call != "questions" or arm.learns_from == "language"
+
+
+def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
+    """Measure an arm beside the plain base by one call; finished measurements are used again."""
+    base = ARMS["base"]
+    encoders = {"--base": workshop.encoder_of(base), "--boosted": workshop.encoder_of(arm)}
+    inputs = [workshop.make_world(), workshop.arm(base), workshop.arm(arm)]
+    words = [word for option, folder in encoders.items() for word in (option, shown(folder))]
+    if call == "questions":
+        models = [workshop.stage(2, arm.base), workshop.arm(arm)]
+    elif call == "reading":
+        models = [workshop.reader(base), workshop.reader(arm)]
+    else:
+        models = []
+    for option, model in zip(("--base-vlm", "--boosted-vlm"), models):
+        words += [option, shown(model.folder)]
+    folder = workshop.folder / "measures" / call / arm.name
+    words += [*_arguments(workshop, call), "--output", shown(folder)]
+    return workshop.ledger.do(
+        folder, typed("evaluate", words), [*inputs, *models], lambda: _evaluate(words, workshop.preset.probe_steps)
+    )
+
+
+def _arguments(workshop: Workshop, call: str) -> list[str]:
+    """What a call of the command says besides its encoders and its output."""
+    preset, world = workshop.preset, workshop.places()
+    words = ["--tasks", ",".join(CALLS[call]), "--data", f"rooms={shown(world.data)}"]
+    if call == "probes":
+        words += [f"folder={shown(world.objects)}", f"roxford={shown(world.places)}"]
+    elif call == "more_probes":
+        words += [f"folder={shown(world.objects)}"]
+    words += ["--preset", "cpu", "--seeds", *map(str, preset.head_seeds), "--device", device()]
+    words += ["--cache-dir", shown(workshop.folder / "features")]
+    if preset.probe_limit is not None:
+        words += ["--limit", str(preset.probe_limit)]
+    if call in ("questions", "reading"):
+        settings = {"num_items": preset.num_conversations, "max_new_tokens": preset.answer_tokens}
+        words += ["--set", *(f"spatial_questions.{name}={value}" for name, value in settings.items())]
+    if call == "more_probes" and preset.probe_steps is not None:
+        words += ["--set", f"linear_classification.steps={preset.probe_steps}"]
+    return words
+
+
+def _evaluate(words: list[str], probe_steps: int | None) -> None:
+    """The command itself, and its per-item results beside its report, which differences between arms are made of."""
+    from accelerate import PartialState
+
+    from evaluators import run
+    from evaluators.plan import make_plan
+
+    arguments = run.make_parser().parse_args(words)
+    plan = make_plan(arguments)
+    if probe_steps is not None:
+        for entry, config in plan.configs.items():
+            if entry.split("/")[0] in DENSE_TASKS:
+                plan.configs[entry] = dataclasses.replace(config, fit=_short_fit(entry, probe_steps))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    sides, failed = run.measure(arguments, plan, PartialState(cpu=arguments.device == "cpu"))
+    if failed:
+        raise next(iter(failed.values()))
+    run.report(arguments, plan, sides, failed, arguments.device)
+    items = {
+        f"{entry}|{side}|{number}": array
+        for side, results in zip(("base", "boosted"), sides)
+        for entry, result in results.items()
+        for number, array in enumerate(result["items"])
+    }
+    np.savez_compressed(arguments.output / ITEMS, **items)
+
+
+def _short_fit(entry: str, steps: int) -> Any:
+    """The small protocol's optimisation with other steps."""
+    from evaluators.catalogue import task_module
+
+    small = task_module(entry.split("/")[0]).FIT_PRESETS["cpu"]
+    return dataclasses.replace(small, steps=steps, warmup_steps=min(small.warmup_steps, steps // 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a measure says of an arm in one seed.
+
+    Attributes:
+        items: per head seed (num_items, D), what `evaluators.comparison` resamples.
+        row: of results.json: values of both sides, difference, controls.
+        entry: all of the entry in results.json.
+    """
+
+    items: list[np.ndarray]
+    row: dict[str, Any]
+    entry: dict[str, Any]
+
+
+def read_measure(folder: Path, arm: Arm, measure: Measure) -> Reading | None:
+    """What a measure says of an arm, None where it says nothing.
+
+    Args:
+        folder: `Workshop.folder` of a seed.
+        arm: the plain base is read off the other side of the boosted arm's measurement.
+        measure: a row of `MEASURES`.
+    """
+    side, name = ("base", "language") if arm.name == "base" else ("boosted", arm.name)
+    place = folder / "measures" / measure.call / name
+    if not (place / "results.json").is_file():
+        return None
+    entry = json.loads((place / "results.json").read_text())["tasks"][measure.entry]
+    row = entry["metrics"].get(measure.metric)
+    if row is None:
+        return None
+    with np.load(place / ITEMS) as arrays:
+        wanted = [key for key in arrays.files if key.startswith(f"{measure.entry}|{side}|")]
+        return Reading([arrays[key] for key in wanted], row | {"value": row[side]["mean"]}, entry)
+
+
+def calls_of(measures: tuple[str, ...]) -> list[str]:
+    """The calls that give some measures, each once."""
+    return list(dict.fromkeys(MEASURES[name].call for name in measures))

@@ -1,0 +1,105 @@
+"""How large an experiment is: the world, the starting models, the steps of each stage, and how it is measured."""
+
+from dataclasses import dataclass
+
+from experiments.base_encoder import EncoderShape
+from experiments.language_model import LanguageShape
+from experiments.world import WorldSize
+
+
+@dataclass(frozen=True)
+class StartingModels:
+    """How base encoder and language model are trained where none are at hand."""
+
+    encoder: EncoderShape
+    encoder_steps: int
+    encoder_batch: int
+    language: LanguageShape
+    language_steps: int
+    language_batch: int
+    objective: str = "masked_images+attributes"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All numbers of an experiment; tables and arms are the same in every preset.
+
+    Attributes:
+        world: size of the world, which all seeds share.
+        starting: of the base encoder and the language model.
+        uses_assets: start from the models that come with the code, where they are; else each seed trains its own.
+        stage_steps: of stages 1, 2 and 3; a run of every arm takes as many steps as stage 3.
+        batch_size: conversations of a step.
+        learning_rate: peak rate of stage 3 and of the baselines.
+        seeds: of everything but the world.
+        head_seeds: of the probes' heads, for each seed.
+        probe_limit: at most so many items of each split of a probe; None = the small protocol's own.
+        probe_steps: of the dense heads; None = the small protocol's own.
+        num_conversations: that the vision-language models are asked about.
+        answer_tokens: of an answer at most.
+        num_workers: processes that read training data.
+    """
+
+    world: WorldSize
+    starting: StartingModels
+    uses_assets: bool
+    stage_steps: tuple[int, int, int]
+    batch_size: int
+    learning_rate: float
+    seeds: tuple[int, ...]
+    head_seeds: tuple[int, ...] = (0,)
+    probe_limit: int | None = None
+    probe_steps: int | None = None
+    num_conversations: int = 32
+    answer_tokens: int = 128
+    num_workers: int = 0
+
+
+PRESETS = {
+    "smallest": Preset(  # a look at the shape of a table; its numbers mean nothing
+        world=WorldSize(num_scenes=8, views=2, image_size_px=64, workers=1),
+        starting=StartingModels(
+            EncoderShape(width=64, num_layers=2),
+            2,
+            4,
+            LanguageShape(width=64, num_layers=1, vocabulary_size=512),
+            2,
+            2,
+        ),
+        uses_assets=False,
+        stage_steps=(2, 2, 2),
+        batch_size=2,
+        learning_rate=1e-3,
+        seeds=(0,),
+        probe_limit=4,
+        probe_steps=9,
+        num_conversations=1,
+        answer_tokens=4,
+    ),
+    "cpu": Preset(  # a taste, on two cores
+        world=WorldSize(num_scenes=300, views=2, image_size_px=64, workers=2),
+        starting=StartingModels(
+            EncoderShape(width=128, num_layers=6), 600, 64, LanguageShape(width=128, num_layers=3), 400, 8
+        ),
+        uses_assets=True,
+        stage_steps=(100, 200, 120),
+        batch_size=8,
+        learning_rate=1e-3,
+        seeds=(0,),
+        num_conversations=16,
+    ),
+    "gpu": Preset(  # the real answer, on one H200 or A100
+        world=WorldSize(num_scenes=6000, views=4, image_size_px=64, workers=16),
+        starting=StartingModels(
+            EncoderShape(width=384, num_layers=6), 8000, 256, LanguageShape(width=384, num_layers=6), 4000, 32
+        ),
+        uses_assets=False,
+        stage_steps=(300, 800, 800),
+        batch_size=32,
+        learning_rate=5e-4,
+        seeds=(0, 1, 2),
+        head_seeds=(0, 1, 2),
+        num_conversations=200,
+        num_workers=8,
+    ),
+}

@@ -1,0 +1,235 @@
+"""From a preset and a seed to encoders: the world, the starting models, the shared stages, and one run for each arm.
+
+Every run is a command of `spatialboost`, printed as one would type it; what is finished is used again.
+"""
+
+import os
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.arms import BASELINES, Arm
+from experiments.base_encoder import train_base_encoder
+from experiments.language_model import train_language_model
+from experiments.pieces import Ledger, Piece, device, remove_checkpoints, run_verb, shown, typed
+from experiments.presets import Preset
+from experiments.variants import make_variant
+from experiments.world import World, make_world
+from trainers.run_record import read_record
+
+RECIPES = Path(__file__).resolve().parent.parent / "trainers" / "recipes" / "smoke"
+WORLD_SEED = 0
+STAGE_CONFIGS = {1: ("alignment",), 2: ("grounding", "multi_view_vqa")}
+
+
+class Workshop:
+    """All that the arms of one seed are made from, and the arms themselves; nothing is made before it is asked for."""
+
+    def __init__(self, root: Path, preset: Preset, seed: int, ledger: Ledger) -> None:
+        """Everything lies below `root`; the world is shared by all seeds."""
+        self.root, self.preset, self.seed, self.ledger = root, preset, seed, ledger
+        self.folder = root / f"seed{seed}"
+        self.world: World | None = None
+
+    def make_world(self) -> Piece:
+        """Rooms with conversations and dense maps, and what the probes of whole pictures read."""
+        size = self.preset.world
+        folder = self.root / "world"
+        call = f"make_world(Path({shown(folder)!r}), {replace(size, workers=1)}, seed={WORLD_SEED})"
+        imports = "from pathlib import Path; from experiments.world import WorldSize, make_world"
+        command = f"python -c {shlex.quote(f'{imports}; {call}')}"
+
+        def work() -> None:
+            self.world = make_world(folder, size, WORLD_SEED)
+
+        piece = self.ledger.do(folder, command, [], work)
+        if self.world is None:
+            work()
+        return piece
+
+    def places(self) -> World:
+        """Where the parts of the world are."""
+        self.make_world()
+        assert self.world is not None
+        return self.world
+
+    def base(self, kind: str) -> Piece:
+        """The base encoder of a kind of `Arm.base`: an asset, or trained for this seed."""
+        if kind == "random":
+            return self._random_encoder()
+        if kind == "plain" and (shipped := self._asset("base")):
+            return shipped
+        starting, data = self.preset.starting, self.places().data
+        objective = starting.objective if kind == "plain" else f"{starting.objective}+depth"
+        folder = self.folder / f"base_{kind}"
+        command = (
+            f"python -m experiments.base_encoder --data {shown(data)} --output {shown(folder)} --steps "
+            f"{starting.encoder_steps} --batch_size {starting.encoder_batch} --layers {starting.encoder.num_layers} "
+            f"--width {starting.encoder.width} --objective {objective} --seed {self.seed}"
+        )
+        return self.ledger.do(
+            folder,
+            command,
+            [self.make_world()],
+            lambda: train_base_encoder(
+                data,
+                folder,
+                starting.encoder,
+                starting.encoder_steps,
+                starting.encoder_batch,
+                self.seed,
+                objective,
+                device(),
+            ),
+        )
+
+    def language_model(self) -> Piece:
+        """The language model, which has read the world's conversations without their images."""
+        if shipped := self._asset("language_model"):
+            return shipped
+        starting, data, folder = self.preset.starting, self.places().data, self.folder / "language_model"
+        command = (
+            f"python -m experiments.language_model --data {shown(data)} --output {shown(folder)} --steps "
+            f"{starting.language_steps} --batch_size {starting.language_batch} --layers "
+            f"{starting.language.num_layers} --width {starting.language.width} --seed {self.seed}"
+        )
+        return self.ledger.do(
+            folder,
+            command,
+            [self.make_world()],
+            lambda: train_language_model(
+                data,
+                folder,
+                starting.language,
+                starting.language_steps,
+                starting.language_batch,
+                self.seed,
+                device(),
+            ),
+        )
+
+    def stage(self, number: int, kind: str) -> Piece:
+        """Stage 1 or 2 with the base encoder of a kind; shared by all arms."""
+        start: dict[str, Piece]
+        if number == 1:
+            start = {"--encoder": self.base(kind), "--language_model": self.language_model()}
+        else:
+            start = {"--model": self.stage(1, kind)}
+        return self._train(self.folder / kind / f"stage{number}", f"stage{number}", start, STAGE_CONFIGS[number])
+
+    def arm(self, arm: Arm) -> Piece:
+        """The run of an arm; its encoder is at `encoder_of`."""
+        if not arm.learns_from:
+            return self.base(arm.base)
+        folder = self.folder / "arms" / arm.name
+        rate = ["--learning_rate", f"{arm.rate * self.preset.learning_rate:g}"]
+        if arm.rate != 1:
+            rate += ["--projector_learning_rate", f"{self.preset.learning_rate:g}"]
+        if arm.boosted == "upper":
+            rate += ["--boosted_layers", *map(str, self._upper_half(arm))]
+        if arm.learns_from in BASELINES:
+            words = ["--objective", arm.learns_from, *rate]
+            return self._train(folder, "baseline", {"--encoder": self.base(arm.base)}, arm.configs, words)
+        start = {"--model": self.stage(2, arm.base)}
+        return self._train(folder, "stage3", start, arm.configs, [*rate, *arm.settings], arm)
+
+    def reader(self, arm: Arm) -> Piece:
+        """A new model that learns to read an arm's encoder, which stays frozen: stages 1 and 2, then with dialogues.
+
+        As the paper measures its encoders by ScanQA: what a language model can answer from them.
+        """
+        folder = self.folder / "readers" / arm.name
+        start = {"--encoder": self._encoder_piece(arm), "--language_model": self.language_model()}
+        first = self._train(folder / "stage1", "stage1", start, STAGE_CONFIGS[1])
+        return self._train(folder / "stage2", "stage2", {"--model": first}, (*STAGE_CONFIGS[2], "single_view"))
+
+    def encoder_of(self, arm: Arm) -> Path:
+        """The folder of an arm's encoder."""
+        return self._encoder_piece(arm).folder
+
+    def _encoder_piece(self, arm: Arm) -> Piece:
+        piece = self.arm(arm)
+        return Piece(piece.folder / "encoder", piece.key) if arm.learns_from else piece
+
+    def _train(
+        self,
+        folder: Path,
+        recipe: str,
+        start: dict[str, Piece],
+        configs: tuple[str, ...],
+        words: list[str] | None = None,
+        arm: Arm | None = None,
+    ) -> Piece:
+        """One run of `spatialboost train`."""
+        from trainers import sft
+
+        stage = int(recipe.removeprefix("stage")) if recipe.startswith("stage") else 3
+        steps = self.preset.stage_steps[stage - 1]
+        inputs = [self.make_world(), *start.values()]
+        data = self._data(configs, arm)
+        argv = ["--config", shown(RECIPES / f"{recipe}.yaml")]
+        argv += [word for option, piece in start.items() for word in (option, shown(piece.folder))]
+        argv += ["--datasets", *data, *(words or []), "--output_dir", shown(folder), "--max_steps", str(steps)]
+        argv += ["--per_device_train_batch_size", str(self.preset.batch_size), "--seed", str(self.seed)]
+        argv += ["--save_steps", str(max(20, steps // 4)), "--report_to", "none"]
+        if self.preset.num_workers:
+            argv += ["--dataloader_num_workers", str(self.preset.num_workers)]
+
+        def work() -> None:
+            os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+            run_verb(sft.main, [*argv, "--resume_from_checkpoint", "auto"])
+            remove_checkpoints(folder)
+
+        return self.ledger.do(folder, typed("train", argv), inputs, work)
+
+    def _data(self, configs: tuple[str, ...], arm: Arm | None) -> list[str]:
+        """The entries of `--datasets`: the world's own, a variant's, or the first rows of them."""
+        data = self.places().data
+        present = [config for config in configs if (data / config).is_dir()]
+        if arm and arm.variant:
+            data = make_variant(
+                data, self.root / "variants" / arm.variant, arm.variant, configs, self.preset.world.workers
+            )
+        share = arm.share if arm else 1.0
+        entries = []
+        for config in present:
+            rows = f"[:{max(1, round(share * num_rows(data / config)))}]" if share < 1 else ""
+            entries.append(f"{shown(data)}:{config}:train{rows}")
+        return entries
+
+    def _upper_half(self, arm: Arm) -> range:
+        from transformers import AutoConfig
+
+        layers = AutoConfig.from_pretrained(self.base(arm.base).folder).num_hidden_layers
+        return range(layers // 2, layers)
+
+    def _asset(self, name: str) -> Piece | None:
+        """A model that comes with the code, None where the preset or the installation has none."""
+        if not self.preset.uses_assets:
+            return None
+        from experiments.assets import ASSETS
+
+        record = read_record(ASSETS / name)
+        return None if record is None else Piece(ASSETS / name, str(record["files"]))
+
+    def _random_encoder(self) -> Piece:
+        """The architecture of the plain base with the weights that it would have before any training."""
+        base, folder = self.base("plain"), self.folder / "base_random"
+
+        def work() -> None:
+            import torch
+            from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+            torch.manual_seed(1000 + self.seed)
+            AutoModel.from_config(AutoConfig.from_pretrained(base.folder)).save_pretrained(folder)
+            AutoImageProcessor.from_pretrained(base.folder).save_pretrained(folder)
+
+        command = f"# the architecture of {shown(base.folder)} with new weights, seed {1000 + self.seed}"
+        return self.ledger.do(folder, command, [base], work)
+
+
+def num_rows(folder: Path) -> int:
+    """Rows of the training split of a configuration."""
+    from pyarrow.parquet import read_metadata
+
+    return sum(read_metadata(file).num_rows for file in sorted(folder.glob("train-*.parquet")))
