@@ -12,7 +12,10 @@ class TooLarge(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body of more than `request_bytes`, or for an upload a little over `upload_bytes`."""
+    """ASGI middleware: at most `request_bytes`, for uploads what the images of one question may have together.
+
+    413 for a request that tells its length; one that does not ends where it grows too large.
+    """
 
     def __init__(self, app: Any) -> None:
         """Wrap an application."""
@@ -26,24 +29,19 @@ class BodyLimit:
         bounds = limits()
         uploads = scope["path"].endswith("/upload")  # several files may come at once, with their headers
         allowed = bounds.images * (bounds.upload_bytes + 4096) if uploads else bounds.request_bytes
-        received, answered = 0, False
+        told = dict(scope["headers"]).get(b"content-length", b"0")
+        if told.isdigit() and int(told) > allowed:
+            sentence = f"The request is too large: {allowed} bytes are the limit."
+            await JSONResponse({"error": sentence}, status_code=413)(scope, receive, send)
+            return
+        received = 0
 
         async def counted_receive() -> Any:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > allowed:
-                raise TooLarge
+                raise TooLarge  # the application ends the request
             return message
 
-        async def noted_send(message: Any) -> None:
-            nonlocal answered
-            answered = True
-            await send(message)
-
-        try:
-            await self.app(scope, counted_receive, noted_send)
-        except TooLarge:
-            if not answered:
-                sentence = f"The request is too large: {allowed} bytes are the limit."
-                await JSONResponse({"error": sentence}, status_code=413)(scope, receive, send)
+        await self.app(scope, counted_receive, send)

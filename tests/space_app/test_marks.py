@@ -1,12 +1,12 @@
 """Points and regions in texts: the same words as the dialogues that the models are trained on."""
 
 import pytest
-from spatialboost_space import marks
-from spatialboost_space.ask_tab import steps_of
 
 from dataset_builders.mentions import coordinates
 from dataset_builders.phrasings import PREAMBLE
 from dataset_builders.schema import opening_parts
+from spatialboost_space import marks
+from spatialboost_space.ask_tab import steps_of
 
 POINT = {"image": 1, "x": 0.58649, "y": 0.2, "x1": None, "y1": None}
 REGION = {"image": 0, "x": 0.5, "y": 0.6, "x1": 0.1, "y1": 0.2}
@@ -71,4 +71,8 @@ def test_steps_lead_to_the_question_by_the_depth_of_its_points():
 def test_a_conversation_has_the_images_in_its_first_turn_only():
     messages = marks.conversation(1, [("How deep?", "1 m.")], "And here?")
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
-    assert [[part["type"] for part in message["content"]] for message in messages] == [["image", "text"], ["text"], ["text"]]
+    assert [[part["type"] for part in message["content"]] for message in messages] == [
+        ["image", "text"],
+        ["text"],
+        ["text"],
+    ]

@@ -2,10 +2,12 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
 from spatialboost_space import data, pictures, point_cloud
 from spatialboost_space.errors import Refusal
 
@@ -51,7 +53,7 @@ def test_the_gltf_file_holds_points_colours_and_boxes(settings):
     points_m = point_cloud.unproject(np.full((10, 12), 3.0), 60.0)
     colours = np.full((10, 12, 3), 7, np.uint8)
     box = point_cloud.find_object(points_m, "all", (0, 0, 1, 1))
-    content = open(point_cloud.save_glb(points_m, colours, [box]), "rb").read()
+    content = Path(point_cloud.save_glb(points_m, colours, [box])).read_bytes()
     magic, version, length = struct.unpack("<4sII", content[:12])
     assert (magic, version, length) == (b"glTF", 2, len(content))
     size = struct.unpack("<I", content[12:16])[0]

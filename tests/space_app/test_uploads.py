@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+
 from spatialboost_space import uploads
 from spatialboost_space.errors import Refusal
 
