@@ -26,7 +26,7 @@ GROUNDING_QUESTIONS: dict[str, tuple[str, ...]] = {
     "point_on_thing": (
         "Is {p} on {the}?",
         "Does {p} lie on {the}?",
-        "Is it {the} that is to be seen at {p}?",
+        "Is it {the} that we see at {p}?",
         "Tell me whether {p} is on {the}.",
         "Does {p} belong to {the}?",
         "I think that {p} lies on {the}. Is that correct?",
@@ -44,7 +44,7 @@ GROUNDING_QUESTIONS: dict[str, tuple[str, ...]] = {
         "Give the bounding box of {the}, from its top left to its bottom right corner.",
         "Which corners has the bounding box of {the}?",
         "Draw a box around {the}: where are its top left and bottom right corners?",
-        "Between which corners does {the} lie in the image?",
+        "Which corners enclose {the} in the image?",
         "Tell me the corners of the box around {the}.",
     ),
     "point_order": (

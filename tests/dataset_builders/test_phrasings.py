@@ -16,6 +16,7 @@ import pytest
 
 from dataset_builders.facts import RecordFacts
 from dataset_builders.grammar import COUNT_WORDS, sentences
+from dataset_builders.grounding_phrasings import GROUNDING_ANSWERS, GROUNDING_QUESTIONS
 from dataset_builders.phrasings import ANSWERS, EVIDENCE, PREAMBLE, QUESTIONS, RECALL, RELATIONS, SUPERLATIVES
 from dataset_builders.reading import Reader
 from dataset_builders.schema import KINDS, message_text
@@ -30,14 +31,16 @@ SLOTS = {
 VQA_SLOTS = {
     "at", "there", "the", "noun", "one", "is", "does", "be", "image", "first", "second", "pair", "everywhere",
     "elsewhere", "things", "colour", "answer", "show", "count", "found", "side", "closer",
-    "yes", "fact", "letter", "right",
+    "yes", "fact", "letter", "right", "order",
 }  # fmt: skip
 ENTITIES = {"p", "q", "a", "b", "at", "there", "noun", "one", "things", "colour"}  # all wordings speak of the same
 REQUESTS = r"(give|describe|tell|name|find|point|locate|estimate|sum|summarise|write|list|please|count|compare) "
 LISTS = {f"dialogue {name}": texts for name, texts in QUESTIONS.items()}
 LISTS |= {f"VQA {name}": texts for name, texts in VQA_QUESTIONS.items()}
+LISTS |= {f"grounding {name}": texts for name, texts in GROUNDING_QUESTIONS.items()}
 REPLIES = {f"dialogue {name}": texts for name, texts in ANSWERS.items()}
 REPLIES |= {f"VQA {name}": texts for name, texts in VQA_ANSWERS.items()}
+REPLIES |= {f"grounding {name}": texts for name, texts in GROUNDING_ANSWERS.items()}
 
 
 def slots_of(template):
@@ -89,7 +92,7 @@ def test_every_kind_has_four_answers(kind):
 
 def test_every_kind_of_reasoning_turn_has_answers_that_give_the_number():
     for kind, level in KINDS.items():
-        if level not in ("caption", "vqa") and kind not in RELATIONS:
+        if level not in ("caption", "vqa", "grounding") and kind not in RELATIONS:
             assert kind in QUESTIONS and all("value" in slots_of(text) for text in ANSWERS[kind])
 
 
