@@ -73,7 +73,8 @@ def compared(measure: Measure, ours: dict[int, Reading], theirs: dict[int, Readi
     reference = np.array([_number(ours[seed].row["value"]) for seed in theirs])
     difference = summary(values - reference) | {"interval": interval(measure, ours, theirs)}
     metric = Metric(measure.metric, measure.label, measure.higher_is_better)
-    return cell | {"difference": difference, "verdict": verdict(metric, difference)}
+    num_items = len(next(iter(theirs.values())).items[0])
+    return cell | {"difference": difference, "verdict": verdict(metric, difference, num_items)}
 
 
 def interval(measure: Measure, ours: dict[int, Reading], theirs: dict[int, Reading]) -> list[float]:

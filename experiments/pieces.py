@@ -40,6 +40,7 @@ class Ledger:
         self.start = time.monotonic()
         self.budget_minutes = budget_minutes
         self.finished: list[str] = []
+        self.used: dict[str, dict[str, Any]] = {}  # records of all pieces that were asked for, by folder
 
     def do(self, folder: Path, command: str, inputs: list[Piece], work: Callable[[], Any]) -> Piece:
         """Do the work unless `folder` holds it, finished; the marker is written last.
@@ -63,6 +64,7 @@ class Ledger:
                     f"{folder} was made by another command or from other models ({found['command']}): remove it, or "
                     "pass another --output."
                 )
+            self.used[str(folder)] = found
             return Piece(folder, key)
         minutes = (time.monotonic() - self.start) / 60
         if self.budget_minutes is not None and minutes >= self.budget_minutes:
@@ -72,11 +74,13 @@ class Ledger:
         work()
         seconds = round(time.monotonic() - begun, 1)
         record = {"key": key, "command": command, "seconds": seconds, "hardware": hardware(device())}
+        record["commit"] = git_commit()
         folder.mkdir(parents=True, exist_ok=True)
         partial = marker.with_suffix(".partial")
-        partial.write_text(json.dumps(record | {"commit": git_commit()}, indent=1) + "\n")
+        partial.write_text(json.dumps(record, indent=1) + "\n")
         partial.replace(marker)
         self.finished.append(str(folder))
+        self.used[str(folder)] = record
         return Piece(folder, key)
 
 

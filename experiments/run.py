@@ -84,13 +84,12 @@ def make_table(
     from experiments.findings import findings_of
     from experiments.table_report import draw, render_markdown, score_table
 
-    folders = {}
-    for seed in seeds:
-        folders[seed] = measure_table(name, root, preset, seed, ledger)
+    ledger.used.clear()
+    folders = {seed: measure_table(name, root, preset, seed, ledger) for seed in seeds}
     command = ["spatialboost", "experiment", name, "--preset", preset_name]
     command += ["--seeds", *map(str, seeds)] if seeds != preset.seeds else []
     found = findings_of(name, folders) | {"command": shlex.join(command), "preset": preset_name}
-    found |= {"aims": aims_of(found), "numbers": numbers_of(preset), **provenance(root)}
+    found |= {"aims": aims_of(found), "numbers": numbers_of(preset), **provenance(ledger.used)}
     output = root / "tables"
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{name}.json").write_text(json.dumps(_finite(found), indent=1) + "\n", encoding="utf-8")
@@ -122,15 +121,17 @@ def numbers_of(preset: "Preset") -> dict[str, Any]:
     return json.loads(json.dumps(asdict(preset)))
 
 
-def provenance(root: Path) -> dict[str, Any]:
-    """Commits and hardware of all pieces below a folder, and the minutes that they took."""
-    from experiments.pieces import MARKER
+def provenance(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Commits and hardware of the pieces that a table is made of, and the minutes that they took in all.
 
-    records = [json.loads(path.read_text()) for path in sorted(root.rglob(MARKER))]
+    Args:
+        records: of the pieces, by folder.
+    """
+    commits = [record["commit"] or "unknown" for record in records.values()]
     return {
-        "commit": ", ".join(sorted({record["commit"] or "unknown" for record in records})),
-        "hardware": "; ".join(sorted({record["hardware"] for record in records})),
-        "minutes": sum(record["seconds"] for record in records) / 60,
+        "commits": list(dict.fromkeys(one[:12] + ("-dirty" if one.endswith("-dirty") else "") for one in commits)),
+        "hardware": "; ".join(dict.fromkeys(record["hardware"] for record in records.values())),
+        "minutes": sum(record["seconds"] for record in records.values()) / 60,
     }
 
 

@@ -12,6 +12,8 @@ HOW_TO_READ = (
     "there are several, the seeds. Bold: the interval does not hold zero, for better or for worse. With one seed it "
     "says nothing of another training."
 )
+PANELS_IN_A_ROW = 4
+FAR_OFF = "random_encoder"  # a row of the tables; in a picture it would leave the others no room
 COLOURS = {"better": "#1a7f37", "worse": "#c62828", "chance": "#6b7280"}
 
 
@@ -74,11 +76,14 @@ def draw(found: dict[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
     measures = list(found["measures"])
-    arms = [name for name in found["arms"] if name != found["reference"]]
-    height = 1.7 + 0.3 * len(arms)
-    figure = Figure(figsize=(2.6 + 2.5 * len(measures), height), layout="constrained")
-    axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
-    for axis, measure in zip(axes, measures):
+    arms = [name for name in found["arms"] if name not in (found["reference"], FAR_OFF)]
+    columns = min(PANELS_IN_A_ROW, len(measures))
+    rows = -(-len(measures) // columns)
+    figure = Figure(figsize=(2.6 + 2.5 * columns, 0.7 + rows * (1.0 + 0.27 * len(arms))), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axis in axes.flat[len(measures) :]:
+        axis.set_axis_off()
+    for axis, measure in zip(axes.flat, measures):
         for place, name in enumerate(arms):
             _draw_arm(axis, place, found["arms"][name]["measures"].get(measure))
         described = found["measures"][measure]
@@ -87,8 +92,8 @@ def draw(found: dict[str, Any], file: Path) -> None:
         axis.set_xlabel(f"{'right' if described['higher_is_better'] else 'left'} is better", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes[0].set_yticks(range(len(arms)), [_arm_label(name, found["arms"][name], plain=True) for name in arms])
-    axes[0].set_ylim(len(arms) - 0.5, -0.5)
+    axes[0, 0].set_yticks(range(len(arms)), [_arm_label(name, found["arms"][name], plain=True) for name in arms])
+    axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
     weak = ", BASE TOO WEAK" if found["gate"]["admitted"] is False else ""
     reference = found["arms"][found["reference"]]["label"]
     seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
@@ -114,7 +119,9 @@ def _draw_arm(axis: Any, place: int, cell: dict[str, Any] | None) -> None:
 def _facts(found: dict[str, Any]) -> list[str]:
     """How the table was made."""
     lines = [f"`{found['command']}`, preset {found['preset']}, seeds {', '.join(map(str, found['seeds']))},"]
-    lines += [f"{found['hardware']}, commit {found['commit']}, {found['minutes']:.1f} minutes of work in all pieces."]
+    commits = found["commits"]
+    told = commits[0] if len(commits) == 1 else f"{len(commits)} commits from {commits[0]} to {commits[-1]}"
+    lines += [f"{found['hardware']}, {told}, {found['minutes']:.1f} minutes of work in all pieces."]
     return lines
 
 
@@ -138,7 +145,8 @@ def _difference(cell: dict[str, Any] | None) -> str:
     if cell is None or "difference" not in cell:
         return "-"
     low, high = cell["difference"]["interval"]
-    text = f"{cell['difference']['mean']:+.3g} [{low:+.3g}, {high:+.3g}]"
+    mean = cell["difference"]["mean"]
+    text = f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]" if mean or low or high else "0"
     return f"**{text}**" if cell["verdict"] in ("better", "worse") else text
 
 
