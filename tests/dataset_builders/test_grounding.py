@@ -217,6 +217,18 @@ def test_a_wrong_answer_does_not_pass(records, kind, change):
     raise AssertionError("nothing was tampered with")
 
 
+def test_no_digit_of_an_answer_can_be_changed(records):
+    changed = copy.deepcopy(records[0][1])
+    for message in changed["messages"][1::2]:
+        text = message["content"][0]["text"]
+        for number in re.finditer(r"\d+\.\d+", text):
+            digit = str((int(number[0][-1]) + 3) % 10)
+            message["content"][0]["text"] = text[: number.end() - 1] + digit + text[number.end() :]
+            assert validate(changed), message["content"][0]["text"]
+        message["content"][0]["text"] = text
+    assert validate(changed) == []
+
+
 def test_another_name_does_not_pass(records):
     changed = copy.deepcopy(next(one for _, one in records if one["turns"][0]["kind"] == "named_point"))
     turn, reply = changed["turns"][0], changed["messages"][1]["content"][0]
