@@ -20,6 +20,7 @@ ADVICE = {
     412: "Somebody else has changed {repo_id} meanwhile. " + AGAIN,
     429: "Too many requests for now: wait some minutes. " + AGAIN,
 }
+MAX_QUOTED = 200  # characters of what the Hub says
 TROUBLE = "The Hub has trouble of its own. " + AGAIN
 
 
@@ -47,25 +48,37 @@ class Published:
 @contextmanager
 def told(step: str, repo_id: str) -> Iterator[None]:
     """Turn what can go wrong on the way to the Hub into one sentence."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    try:
+        yield
+    except Exception as error:
+        # huggingface_hub wraps what went wrong with one of many files
+        reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
+        sentence = explanation(reason, repo_id)
+        if sentence is None:
+            raise
+        raise HubError(f"{step}: {sentence}") from reason
+
+
+def explanation(error: BaseException, repo_id: str) -> str | None:
+    """What happened, and what to do; None for an error that is neither the Hub's nor the connection's."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     # of the HTTP library, which is httpx or httpx2, as huggingface_hub has it
     http_error: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
-    try:
-        yield
-    except OfflineModeIsEnabled as error:
-        raise HubError(f"{step}: HF_HUB_OFFLINE is set; unset it to publish.") from error
-    except HfHubHTTPError as error:
+    said = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set; unset it to publish."
+    if isinstance(error, LocalTokenNotFoundError):
+        return ADVICE[401]
+    if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         advice = ADVICE.get(status, TROUBLE if status >= 500 else AGAIN)
         advice = advice.format(repo_id=repo_id, namespace=repo_id.split("/")[0])
-        said = " ".join((error.server_message or "").split())[:200]
-        raise HubError(f"{step}: the Hub answered {status}{f' ({said})' if said else ''}. {advice}") from error
-    except (http_error, ConnectionError, TimeoutError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise HubError(f"{step}: the connection broke ({said}). {AGAIN}") from error
-    except ValueError as error:  # huggingface_hub's own checks, such as those of a card's metadata
-        raise HubError(f"{step}: {' '.join(str(error).split())}") from error
+        said = " ".join((error.server_message or "").split())[:MAX_QUOTED]
+        return f"the Hub answered {status}{f' ({said})' if said else ''}. {advice}"
+    if isinstance(error, (http_error, ConnectionError, TimeoutError)) or type(error).__module__.startswith("hf_xet"):
+        return f"the connection broke ({said[:MAX_QUOTED]}). {AGAIN}"
+    return said if isinstance(error, ValueError) else None  # huggingface_hub's own checks, such as a card's metadata
 
 
 def file_names(info: Any) -> set[str]:

@@ -7,6 +7,7 @@ asked in `hub.requests`, and `hub.faults` makes it misbehave. Xet is not spoken:
 import json
 import os
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -14,8 +15,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.hub import routes
 from tests.hub.faults import CUT, DROP
 from tests.hub.store import Refusal, Store
-
-BLOCK = 64 * 1024
 
 
 class LocalHub:
@@ -70,10 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         fault = next((one for one in self.hub.faults if one.hits(self.command, url.path)), None)
         if fault is not None and fault.action == DROP:
-            self.rfile.read(BLOCK // 64)  # in the middle of what is being sent
+            self.rfile.read1(1024)  # in the middle of what is being sent
             self.hub.requests.append((self.command, url.path, DROP))
             self.close_connection = True
-            self.connection.close()
+            self.connection.shutdown(socket.SHUT_RDWR)
             return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) if not self._chunked else self._chunks()
         try:
@@ -128,4 +127,4 @@ class _Handler(BaseHTTPRequestHandler):
         if cut:
             self.close_connection = True
             self.wfile.flush()
-            self.connection.close()
+            self.connection.shutdown(socket.SHUT_RDWR)
