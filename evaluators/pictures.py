@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from evaluators.metrics import IGNORED_CLASS
 
 COLUMNS = ("image", "truth", "base", "boosted", "features, base", "features, boosted")
+MAPS = ("truth", "prediction")
 MISSING_GREY = (0.85, 0.85, 0.85, 1.0)
 PERCENTILES = (2, 98)  # of a component: what becomes dark and bright
 FEATURES_NOTE = {
@@ -36,10 +37,13 @@ def save_picture(
         boosted_examples: of the same images.
         class_names: by class id.
     """
-    figure = Figure(figsize=(2.6 * len(COLUMNS) + 1.6, 2.5 * len(base_examples) + 0.3), layout="constrained")
+    tallest = max(np.divide(*example["image"].shape[:2]) for example in base_examples)
+    size = 2.6 * len(COLUMNS) + 1.6, max(1.0, min(2.5, 2.6 * tallest)) * len(base_examples) + 0.6  # inches
+    figure = Figure(figsize=size, layout="constrained")
     sides = base_examples, boosted_examples
     colours, together = feature_colours([[example["features"] for example in side] for side in sides])
     axes = figure.subplots(len(base_examples), len(COLUMNS), squeeze=False)
+    palette = _palette([*base_examples, *boosted_examples]) if class_names is not None else np.empty(0)
     for row, (base, boosted) in enumerate(zip(base_examples, boosted_examples)):
         maps = (base["truth"], base["prediction"], boosted["prediction"])
         axes[row, 0].imshow(base["image"])
@@ -47,7 +51,8 @@ def save_picture(
             shown = _draw_depth(axes[row, 1:4], maps)
             figure.colorbar(shown, ax=axes[row, 3], label="m")
         else:
-            _draw_classes(axes[row, 1:4], maps, len(class_names))
+            for axis, class_ids in zip(axes[row, 1:4], maps):
+                axis.imshow(palette[class_ids], interpolation="nearest")
         height, width = base["image"].shape[:2]
         for axis, side in zip(axes[row, 4:], colours):
             axis.imshow(side[row], extent=(0, width, height, 0), interpolation="nearest")
@@ -57,11 +62,8 @@ def save_picture(
     for axis, title in zip(axes[0], COLUMNS):
         axis.set_title(title)
     if class_names is not None:
-        examples = [*base_examples, *boosted_examples]
-        present = np.unique(np.concatenate([np.unique(e[key]) for e in examples for key in ("truth", "prediction")]))
-        palette = _palette(len(class_names))
-        handles = [Patch(color=palette[k], label=class_names[k]) for k in present if k != IGNORED_CLASS]
-        handles += [Patch(color=MISSING_GREY, label="ignored")] if IGNORED_CLASS in present else []
+        names = [*class_names, *[""] * (IGNORED_CLASS - len(class_names)), "ignored"]
+        handles = [Patch(color=palette[k], label=names[k]) for k in np.flatnonzero(palette.any(1))]
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize="small")
     figure.savefig(file, dpi=100)
 
@@ -113,13 +115,11 @@ def _draw_depth(axes: Any, maps: tuple[np.ndarray, ...]) -> Any:
     return shown[0]
 
 
-def _draw_classes(axes: Any, maps: tuple[np.ndarray, ...], num_classes: int) -> None:
-    """Draw class maps in one palette; ignored pixels are grey."""
-    colours = np.vstack([_palette(num_classes), np.tile(MISSING_GREY, (IGNORED_CLASS + 1 - num_classes, 1))])
-    for axis, class_ids in zip(axes, maps):
-        axis.imshow(colours[class_ids], interpolation="nearest")
-
-
-def _palette(num_classes: int) -> np.ndarray:
-    """Return (K, 4) colours, repeating after twenty."""
-    return colormaps["tab10" if num_classes <= 10 else "tab20"](np.arange(num_classes) % 20)
+def _palette(examples: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """Return (256, 4) colours of the classes that are there, repeating after twenty; zeros for all others."""
+    present = np.unique(np.concatenate([np.unique(example[key]) for example in examples for key in MAPS])).astype(int)
+    colours = np.zeros((IGNORED_CLASS + 1, 4))
+    colours[present] = colormaps["tab10" if len(present) <= 10 else "tab20"](np.arange(len(present)) % 20)
+    if IGNORED_CLASS in present:
+        colours[IGNORED_CLASS] = MISSING_GREY
+    return colours

@@ -4,6 +4,7 @@ import json
 import math
 import platform
 from collections import Counter
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +20,15 @@ PACKAGES = (
     "torch", "transformers", "datasets", "torchmetrics", "numpy", "pillow", "scikit-learn", "timm", "mujoco",
     "metaworld", "dm_control", "gymnasium-robotics",
 )  # fmt: skip
+FEW_ITEMS = 10  # a bootstrap over fewer is no interval
 SIDES = ("base", "boosted")
 HOW_TO_READ = (
     "Of a score with ↑ more is better, with ↓ less. Differences are boosted - base, paired by seed and by item: both "
     "sides see the same data in the same order. Scores are means ± standard deviations over the seeds. The interval "
     "is a paired bootstrap over the test items (95 %, 1,000 resamples, mean over seeds): where it holds zero, the "
-    "difference may be chance. Controls frame the scores: what sees no image (`constant`, `position only`), too "
-    "little or too much of it. Input is the encoder's, in pixels. The paper's numbers, base → boosted, appear only "
-    "for the same task, data set and backbone."
+    "difference may be chance, and fewer than ten items tell nothing. Controls frame the scores: what sees no image "
+    "(`constant`, `position only`), too little or too much of it. Input is the encoder's, in pixels. The paper's "
+    "numbers, base → boosted, appear only for the same task, data set and backbone."
 )
 
 
@@ -110,7 +112,7 @@ def _row(name: str, entry: dict[str, Any], metric_name: str, values: dict[str, A
         boosted=number(values["boosted"]),
         difference=number(values["difference"], signed=True),
         interval=" to ".join("0" if end == 0 else figure(end, "+.3g") for end in values["difference"]["interval"]),
-        verdict=verdict(metric, values["difference"]),
+        verdict=verdict(metric, values["difference"], entry["num_items"]),
         controls=", ".join(
             f"{key.replace('_', ' ')} {figure(value, '.4g')}" for key, value in values["controls"].items()
         ),
@@ -136,8 +138,10 @@ def summary_line(results: dict[str, Any]) -> str:
     verdicts: Counter[str] = Counter()
     for entry in results["tasks"].values():
         metric, values = next(iter(entry["metrics"].items()))
-        found = verdict(Metric(metric, values["label"], values["higher_is_better"]), values["difference"])
-        verdicts["within chance" if "chance" in found else found] += 1
+        found = verdict(
+            Metric(metric, values["label"], values["higher_is_better"]), values["difference"], entry["num_items"]
+        )
+        verdicts[found if found in ("better", "worse", "equal") else "undecided"] += 1
     told = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
     return f"Boosted against base by the first score of each task and data set: {told}."
 
@@ -163,15 +167,13 @@ def render_markdown(results: dict[str, Any]) -> str:
     parts += [f"**PARTIAL: {line}**\n" for line in partial_lines(results)]
     parts += [render_table(results), "", *(f"[{n}] {line}\n" for n, line in enumerate(footnotes(results), 1))]
     parts += [HOW_TO_READ, ""]
-    parts += [
-        f"**Warning, {name}:** {line}\n" for name, entry in results["tasks"].items() for line in entry["warnings"]
-    ]
+    parts += [f"**Warning, {', '.join(names)}:** {line}\n" for line, names in warning_lines(results).items()]
     for name, entry in results["tasks"].items():
         parts += [f"## {heading(name, entry)}", ""]
         parts += [f"![{name}]({entry['picture']})", ""] if "picture" in entry else []
         parts += [*(f"* {line}" for line in protocol_lines(entry)), ""]
     if results["not_measured"]:
-        parts += ["## Not measured", "", *(f"* {name}: {why}" for name, why in results["not_measured"].items()), ""]
+        parts += ["## Not measured", "", *(f"* {line}" for line in not_measured_lines(results)), ""]
     parts += ["## Environment", "", *(f"* {key}: {value}" for key, value in results["environment"].items()), ""]
     return "\n".join(parts)
 
@@ -190,6 +192,24 @@ def partial_lines(results: dict[str, Any]) -> list[str]:
     if results["preset"] != "full":
         lines += [f"preset {results['preset']!r}, a small protocol; the real one is `--preset full`."]
     return lines
+
+
+def warning_lines(results: dict[str, Any]) -> dict[str, list[str]]:
+    """Each warning once, with the entries that it is about."""
+    return _by_text((line, name) for name, entry in results["tasks"].items() for line in entry["warnings"])
+
+
+def not_measured_lines(results: dict[str, Any]) -> list[str]:
+    """Each reason once, behind the entries that were not measured for it."""
+    reasons = _by_text((why, name) for name, why in results["not_measured"].items())
+    return [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
+
+
+def _by_text(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for text, name in pairs:
+        found.setdefault(text, []).append(name)
+    return found
 
 
 def heading(name: str, entry: dict[str, Any]) -> str:
@@ -234,14 +254,19 @@ def figure(value: float | None, form: str) -> str:
     return format(math.nan if value is None else value, form)
 
 
-def verdict(metric: Metric, difference: dict[str, Any]) -> str:
-    """Equal, better or worse, "may be chance" where the interval holds zero; "undefined" for what is not finite."""
+def verdict(metric: Metric, difference: dict[str, Any], num_items: int) -> str:
+    """Equal, better or worse; "may be chance" where the interval holds zero, "too few items" for one to be believed.
+
+    Or "undefined" for what is not finite.
+    """
     low, high = difference["interval"]
     if strict([difference["mean"], low, high]).count(None):
         return "undefined"
     if difference["mean"] == 0:
         return "equal"
     word = "better" if metric.is_better(difference["mean"]) else "worse"
+    if num_items < FEW_ITEMS:
+        return f"{word}, too few items"
     return f"{word}, may be chance" if low <= 0 <= high else word
 
 

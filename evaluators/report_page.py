@@ -16,16 +16,19 @@ from evaluators.report import (
     columns_with_content,
     footnotes,
     heading,
+    not_measured_lines,
     partial_lines,
     protocol_lines,
     side_lines,
     summary_line,
     table_rows,
+    warning_lines,
 )
 
 TEMPLATE = Path(__file__).with_name("report.html")
 WIDTH, HEIGHT = 120, 18  # of an interval's drawing, pixels
 IN_DIFFERENCE = ("interval", "verdict")  # columns that share a cell with the difference
+BEHIND = ("resolution", "parameters", "controls", "paper")  # what a narrow screen shows only when it is scrolled
 OF_ENTRY = ("task", "data", "resolution", "parameters")  # the same for all scores of an entry
 
 
@@ -33,6 +36,7 @@ def render_page(results: dict[str, Any], folder: Path) -> str:
     """Return the page; pictures are read from `folder`."""
     tasks = results["tasks"]
     shown = [name for name in columns_with_content(table_rows(results)) if name not in IN_DIFFERENCE]
+    shown.sort(key=BEHIND.__contains__)
     return Template(TEMPLATE.read_text()).substitute(
         sides="".join(f"<li>{_text(line.removeprefix('* '))}</li>" for line in side_lines(results)),
         summary=_text(summary_line(results)),
@@ -42,15 +46,11 @@ def render_page(results: dict[str, Any], folder: Path) -> str:
         footnotes="".join(f"<li>{_text(line)}</li>" for line in footnotes(results)),
         how=_text(HOW_TO_READ),
         warnings="\n".join(
-            f'<p class="warning"><b>{escape(name)}</b>: {_text(line)}</p>'
-            for name, entry in tasks.items()
-            for line in entry["warnings"]
+            f'<p class="warning"><b>{escape(", ".join(names))}</b>: {_text(line)}</p>'
+            for line, names in warning_lines(results).items()
         ),
         sections="\n".join(_section(name, entry, folder) for name, entry in tasks.items()),
-        not_measured="".join(
-            f"<dt>{escape(name)}</dt><dd>{_text(why)}</dd>" for name, why in results["not_measured"].items()
-        )
-        or "<dd>Nothing was left out.</dd>",
+        not_measured="".join(f"<li>{_text(line)}</li>" for line in not_measured_lines(results)) or "<li>nothing</li>",
         environment="".join(
             f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in results["environment"].items()
         ),
@@ -67,7 +67,7 @@ def _table(results: dict[str, Any], shown: list[str]) -> list[str]:
             for place, values in enumerate(entry["metrics"].values()):
                 row, cells = next(rows), []
                 for column in shown:
-                    text = escape(getattr(row, column))
+                    text = re.sub(r" (?=[KMB]\b)", "&nbsp;", escape(getattr(row, column)))  # 21 M parameters
                     if column == "task":
                         text = f'<a href="#{name}">{text}</a>'
                     if column == "difference":

@@ -150,7 +150,7 @@ def report(
 ) -> dict[str, Any]:
     """Compare what `measure` returned, write the report and print the table; return what results.json holds."""
     from evaluators.comparison import compare
-    from evaluators.report import environment, render_table, write_report
+    from evaluators.report import environment, not_measured_lines, render_table, summary_line, write_report
     from modeling_spatialboost.encoder_loading import first_line
 
     results: dict[str, Any] = {
@@ -168,7 +168,9 @@ def report(
             results["tasks"][entry]["picture"] = f"{entry.replace('/', '_')}.png"
             module.draw(arguments.output / results["tasks"][entry]["picture"], base, boosted)
     write_report(results, arguments.output)
-    print(f"\n{render_table(results)}\n\nreport: {arguments.output / 'report.html'}")
+    left_out = "\n".join(f"not measured: {line}" for line in not_measured_lines(results))
+    print(f"\n{render_table(results)}\n\n{left_out}\n\n{summary_line(results)}")
+    print(f"report: {arguments.output / 'report.html'}")
     return results
 
 

@@ -73,10 +73,11 @@ def test_the_interval_has_the_width_that_theory_gives():
 
 def test_a_verdict_may_be_chance():
     metric = METRICS[0]
-    assert verdict(metric, {"mean": -0.1, "interval": [-0.2, -0.05]}) == "better"
-    assert verdict(metric, {"mean": 0.1, "interval": [0.05, 0.2]}) == "worse"
-    assert verdict(metric, {"mean": 0.1, "interval": [-0.05, 0.2]}) == "worse, may be chance"
-    assert verdict(metric, {"mean": 0.0, "interval": [0.0, 0.0]}) == "equal"
+    assert verdict(metric, {"mean": -0.1, "interval": [-0.2, -0.05]}, 10) == "better"
+    assert verdict(metric, {"mean": 0.1, "interval": [0.05, 0.2]}, 10) == "worse"
+    assert verdict(metric, {"mean": 0.1, "interval": [-0.05, 0.2]}, 10) == "worse, may be chance"
+    assert verdict(metric, {"mean": -0.1, "interval": [-0.1, -0.1]}, 9) == "better, too few items"
+    assert verdict(metric, {"mean": 0.0, "interval": [0.0, 0.0]}, 1) == "equal"
 
 
 def test_better_is_drawn_to_the_right_whatever_the_direction():
@@ -120,12 +121,11 @@ def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(results, tmp
     assert "http://" not in page and "https://" not in page and 'src="picture' not in page
     assert page.count('<svg class="interval') == 2 and "Partial" not in page
     assert (
-        '<td class="parameters" rowspan="1">6.7 B</td>' in page
-        and "<dt>depth_linear/nyud</dt><dd>no data</dd>" in page
+        '<td class="parameters" rowspan="1">6.7&nbsp;B</td>' in page and "<li>depth_linear/nyud: no data</li>" in page
     )
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert "may be chance" in (tmp_path / "report.md").read_text()
-    assert "by the first score of each task and data set: 1 within chance, 1 better." in page
+    assert "by the first score of each task and data set: 1 undecided, 1 better." in page
 
 
 def test_the_papers_numbers_have_footnotes(results, tmp_path):
