@@ -201,7 +201,7 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
     names = list(found)
     scores = {"position": found["position"], "base": found[names[1]], "boosted": found[names[2]]}
     scores["random base"] = found[names[3]]
-    configs = [c for c in ("grounding", "multi_view_vqa", "single_view") if (data / c).is_dir()]
+    configs = [c for c in ("grounding", "multi_view_vqa", "single_view") if any((data / c).glob("test-*.parquet"))]
     reading = {f"stage {n}": measure_reading(work / f"stage{n}", data, configs, limit=40) for n in (2, 3)}
     record = read_record(work / "language_model") or {}
     return {
