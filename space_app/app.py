@@ -15,10 +15,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
+from PIL import Image
 from starlette.middleware import Middleware
 
 from spatialboost_space import ask_tab, data_tab, depth_tab, features_tab, models, scene_tab
 from spatialboost_space.body_limit import BodyLimit
+from spatialboost_space.errors import Page
 from spatialboost_space.settings import limits
 
 TITLE = "SpatialBoost"
@@ -31,7 +33,8 @@ STYLE = """
 def build() -> gr.Blocks:
     """The page with its tabs; models are loaded when they are first needed."""
     seconds = limits().cache_seconds
-    with gr.Blocks(title=TITLE, delete_cache=(max(1, seconds // 4), seconds), analytics_enabled=False) as page:
+    Image.MAX_IMAGE_PIXELS = limits().image_pixels // 2  # Pillow refuses twice as many, wherever gradio decodes
+    with Page(title=TITLE, delete_cache=(max(1, seconds // 4), seconds), analytics_enabled=False) as page:
         gr.Markdown(
             "# SpatialBoost\nA vision encoder that learned 3D space through language, beside the encoder it started "
             "from. An independent implementation of [the paper](https://arxiv.org/abs/2603.22057)."

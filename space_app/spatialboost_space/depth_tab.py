@@ -26,7 +26,7 @@ def depth_maps_m(image: Image.Image) -> dict[str, np.ndarray]:
     return {NAMES[part]: models.depth_m(part, image) for part in available}
 
 
-def show_depth(image: Image.Image | None) -> tuple[dict[str, Any], list[str], str]:
+def show_depth(image: str | None) -> tuple[dict[str, Any], list[str], str]:
     """What the page shows: the value of the depth view, the files, and a sentence."""
     maps_m = depth_maps_m(needed(image))
     low_m, high_m = depth_range_m(*maps_m.values())
@@ -34,7 +34,7 @@ def show_depth(image: Image.Image | None) -> tuple[dict[str, Any], list[str], st
     return depth_value(maps_m, low_m, high_m), saved, _summary(maps_m)
 
 
-def follow_image(image: Image.Image | None) -> tuple[Any, Any, str]:
+def follow_image(image: str | None) -> tuple[Any, Any, str]:
     """`show_depth` of a new image, nothing where it was taken away."""
     return (None, None, "") if image is None else show_depth(image)
 
@@ -47,7 +47,7 @@ def _summary(maps_m: dict[str, np.ndarray]) -> str:
     return f"{sentence}." if len(maps_m) > 1 else f"{sentence}. The other depth model is not set in this Space."
 
 
-def depth(image: Image.Image | None) -> tuple[dict[str, Any], list[str]]:
+def depth(image: str | None) -> tuple[dict[str, Any], list[str]]:
     """Metric depth of an image by the base and by the boosted encoder.
 
     Args:
@@ -68,7 +68,7 @@ def depth(image: Image.Image | None) -> tuple[dict[str, Any], list[str]]:
     return numbers, [save_depth_png(depth, f"depth_{name}_millimetres") for name, depth in maps_m.items()]
 
 
-def depth_at_point(image: Image.Image | None, x: float, y: float) -> dict[str, float]:
+def depth_at_point(image: str | None, x: float, y: float) -> dict[str, float]:
     """Depth in metres of one point of an image, by the base and by the boosted encoder.
 
     Args:
@@ -81,9 +81,9 @@ def depth_at_point(image: Image.Image | None, x: float, y: float) -> dict[str, f
     """
     if x is None or y is None or not (0 <= x <= 1 and 0 <= y <= 1):
         raise Refusal(f"The point ({x}, {y}) is outside the image: both numbers go from 0 to 1.")
-    image = needed(image)
-    column, row = min(int(x * image.width), image.width - 1), min(int(y * image.height), image.height - 1)
-    return {name: round(float(depth[row, column]), 3) for name, depth in depth_maps_m(image).items()}
+    opened = needed(image)
+    column, row = min(int(x * opened.width), opened.width - 1), min(int(y * opened.height), opened.height - 1)
+    return {name: round(float(depth[row, column]), 3) for name, depth in depth_maps_m(opened).items()}
 
 
 def build() -> None:

@@ -8,9 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import ComponentProcessingError
+from PIL import Image, UnidentifiedImageError
 
 from spatialboost_space.models import Unavailable
 
+NO_IMAGE = "This file is not a PNG, JPEG or WebP image that can be read."
+UNREADABLE = "An input could not be read: check its kind in the API page."
 OURS = "Something went wrong on our side; it is in the server's log. Try again, or another image."
 
 
@@ -52,6 +56,18 @@ def friendly(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return call
+
+
+class Page(gr.Blocks):
+    """Blocks that also tell in a sentence what gradio's own inputs find wrong."""
+
+    async def preprocess_data(self, *args: Any, **kwargs: Any) -> Any:
+        """See `gradio.Blocks`."""
+        try:
+            return await super().preprocess_data(*args, **kwargs)
+        except ComponentProcessingError as error:
+            about_image = isinstance(error.__cause__, UnidentifiedImageError | Image.DecompressionBombError)
+            raise Refusal(NO_IMAGE if about_image else UNREADABLE) from error
 
 
 def endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], name: str) -> None:

@@ -13,7 +13,7 @@ from spatialboost_space.pictures import enlarge, principal_colours
 from spatialboost_space.uploads import image_input, needed
 
 
-def features(image: Image.Image | None) -> tuple[Image.Image, Image.Image]:
+def features(image: str | None) -> tuple[Image.Image, Image.Image]:
     """Patch features of the base and of the boosted encoder, as colours.
 
     Args:
@@ -23,21 +23,23 @@ def features(image: Image.Image | None) -> tuple[Image.Image, Image.Image]:
         Two pictures, base and boosted: the first three principal components of the patch features as red, green and
         blue, in one basis for both, so that equal colours mean equal features.
     """
-    image = needed(image)
-    base, boosted = principal_colours(
-        *(models.patch_features(part, image) for part in ("depth_base", "depth_boosted"))
-    )
+    return _pictures(needed(image))
+
+
+def _pictures(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+    maps = [models.patch_features(part, image) for part in ("depth_base", "depth_boosted")]
+    base, boosted = principal_colours(*maps)
     return enlarge(base, image.size), enlarge(boosted, image.size)
 
 
-def show_features(image: Image.Image | None) -> tuple[tuple[Image.Image, Image.Image], str]:
+def show_features(image: str | None) -> tuple[tuple[Image.Image, Image.Image], str]:
     """What the page shows: both pictures under a slider, and a sentence."""
-    image = needed(image)
-    height, width, channels = models.patch_features("depth_base", image).shape
-    return features(image), f"{height} x {width} patches of {channels} numbers each."
+    opened = needed(image)
+    height, width, channels = models.patch_features("depth_base", opened).shape
+    return _pictures(opened), f"{height} x {width} patches of {channels} numbers each."
 
 
-def follow_image(image: Image.Image | None) -> tuple[Any, str]:
+def follow_image(image: str | None) -> tuple[Any, str]:
     """`show_features` of a new image, nothing where it was taken away."""
     return (None, "") if image is None else show_features(image)
 

@@ -95,7 +95,7 @@ def tables(found: list[Found]) -> tuple[pandas.DataFrame, pandas.DataFrame]:
 
 
 def show_scene(
-    image: Image.Image | None, encoder: str, field_of_view_degrees: float, marks: Any, known: list[dict[str, Any]]
+    image: str | None, encoder: str, field_of_view_degrees: float, marks: Any, known: list[dict[str, Any]]
 ) -> tuple[str, pandas.DataFrame, pandas.DataFrame]:
     """What the page shows: the scene, what was found, and the distances."""
     things = [*(known or []), *marked_things(marks)]
@@ -103,9 +103,9 @@ def show_scene(
     return (path, *tables(found))
 
 
-def show_image(image: Image.Image | None, known: list[dict[str, Any]]) -> Any:
+def show_image(image: str | None, known: list[dict[str, Any]]) -> Any:
     """Put a new image on the board, with the objects that an example knows."""
-    pictures = [] if image is None else pictures_of([image])
+    pictures = [] if image is None else pictures_of([needed(image)])
     spoken = [
         {"image": 0, **dict(zip(("x", "y", "x1", "y1"), thing["region"], strict=True)), "label": thing["name"]}
         for thing in checked_things(known or [])
@@ -115,7 +115,7 @@ def show_image(image: Image.Image | None, known: list[dict[str, Any]]) -> Any:
 
 
 def scene(
-    image: Image.Image | None,
+    image: str | None,
     encoder: str = "boosted",
     field_of_view_degrees: float = FIELD_OF_VIEW_DEGREES,
     things: list[dict[str, Any]] | None = None,

@@ -1,7 +1,6 @@
 """Images from strangers: what is refused before it is decoded, and how the rest is read."""
 
 import base64
-import binascii
 import io
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageOps
 
-from spatialboost_space.errors import Refusal
+from spatialboost_space.errors import NO_IMAGE, Refusal
 from spatialboost_space.settings import limits
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
-REFUSAL = "This file is not a PNG, JPEG or WebP image that can be read."
 
 
 def _ends_with_its_image(data: bytes, kind: str) -> bool:
@@ -52,7 +50,7 @@ def read_image(data: bytes) -> Image.Image:
     except Refusal:
         raise
     except Exception as error:  # decoders fail in many ways, and none of them is worth more words to a visitor
-        raise Refusal(REFUSAL) from error
+        raise Refusal(NO_IMAGE) from error
     if max(upright.size) > bounds.working_side_px:
         upright.thumbnail((bounds.working_side_px, bounds.working_side_px), Image.Resampling.LANCZOS)
     return Image.frombytes("RGB", upright.size, upright.tobytes())  # without EXIF or other metadata
@@ -62,43 +60,26 @@ def read_file(path: str | Path) -> Image.Image:
     """`read_image` of a file that gradio has stored; its ending must be that of an image, too."""
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
-        raise Refusal(REFUSAL)
+        raise Refusal(NO_IMAGE)
     if path.stat().st_size > limits().upload_bytes:
         raise Refusal(f"The file is larger than {limits().upload_bytes / 2**20:.0f} MB, which is the limit.")
     return read_image(path.read_bytes())
 
 
 def image_input(**settings: Any) -> gr.Image:
-    """Gradio's image input whose files pass `read_image` before anything decodes them; gives a PIL image or None."""
-    component = gr.Image(**settings)
-    # on the instance: gradio writes a stub file into the source folder for every subclass of a component
-    component.preprocess = _read_payload  # type: ignore[method-assign]
-    return component
+    """Gradio's image input, which gives the path of a file that nothing has decoded yet: `needed` reads it."""
+    return gr.Image(type="filepath", image_mode=None, **settings)
 
 
-def _read_payload(payload: Any) -> Image.Image | None:
-    """The uploaded file, or the picture that a webcam sent as a data URL."""
-    if payload is None:
-        return None
-    if payload.url and payload.url.startswith("data:"):
-        try:
-            return read_image(base64.b64decode(payload.url.partition(",")[2], validate=True))
-        except binascii.Error as error:
-            raise Refusal(REFUSAL) from error
-    if payload.path is None:
-        raise Refusal(REFUSAL)
-    return read_file(payload.path)
-
-
-def needed(image: Image.Image | None) -> Image.Image:
-    """The image itself.
+def needed(path: str | None) -> Image.Image:
+    """The image of an `image_input`.
 
     Raises:
-        Refusal: there is none.
+        Refusal: there is none, or `read_file` refuses it.
     """
-    if image is None:
+    if path is None:
         raise Refusal("Give an image first: upload one, take one with the camera, or choose an example.")
-    return image
+    return read_file(path)
 
 
 def as_data_url(image: Image.Image, side_px: int = 640) -> str:

@@ -72,11 +72,14 @@ def url(settings, tmp_path_factory):
     """The Space, serving."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
     import app
+    from PIL import Image
 
+    most = Image.MAX_IMAGE_PIXELS
     page = app.build()
     _, address, _ = app.launch(page, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None)
     yield address
     page.close(verbose=False)
+    Image.MAX_IMAGE_PIXELS = most
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,8 @@ def test_an_upload_that_is_no_image_is_refused_and_is_not_shown_as_a_page(client
     page = tmp_path / "page.svg"
     page.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     assert "not a PNG" in refused(client, image=handle_file(str(page)), api_name="/depth")
+    (tmp_path / "page.png").write_text("<html>")
+    assert "not a PNG" in refused(client, image=handle_file(str(tmp_path / "page.png")), api_name="/depth")
     with page.open("rb") as stream:
         stored = httpx.post(f"{client.src}gradio_api/upload", files={"files": stream}).json()[0]
     answer = httpx.get(f"{client.src}gradio_api/file={stored}")

@@ -89,17 +89,6 @@ def test_a_file_that_is_too_large_or_has_another_ending_is_refused_unread(tmp_pa
         uploads.read_file(tmp_path / "picture.svg")
 
 
-def test_a_data_url_of_a_webcam_is_checked_too(settings):
-    import base64
-
-    from gradio.data_classes import ImageData
-
-    def payload(data):
-        return ImageData(path=None, url="data:image/png;base64," + base64.b64encode(data).decode())
-
-    component = uploads.image_input(label="image")
-    assert component.preprocess(payload(encoded())).size == (30, 20)
-    assert component.preprocess(None) is None
-    for bad in (payload(png_bomb()), ImageData(path=None, url="data:image/png;base64,@@@"), ImageData(url="x")):
-        with pytest.raises(Refusal):
-            component.preprocess(bad)
+def test_an_image_that_is_missing_is_told(settings):
+    with pytest.raises(Refusal, match="Give an image first"):
+        uploads.needed(None)

@@ -1,0 +1,233 @@
+"""Every tab, driven by a real browser at the width of a desk and of a phone.
+
+SPATIALBOOST_SCREENSHOTS=FOLDER keeps pictures of what was seen.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from spatialboost_space import models
+from tests.space_app.conftest import EXAMPLE
+
+playwright = pytest.importorskip("playwright.sync_api", reason="driving the Space needs playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)")
+SIZES = {"desk": {"width": 1200, "height": 900}, "phone": {"width": 390, "height": 844}}
+WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+ANSWER = "The depth at the point (0.250, 0.750) is 2.105 m, and [A] is nearer. <img src=x onerror='window.hurt=1'>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as runner:
+        browser = runner.chromium.launch(executable_path=CHROMIUM, args=WEBGL)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=SIZES)
+def page(request, browser, url):
+    """The Space at one width; a script's error or a page wider than the screen fails the test."""
+    touch = request.param == "phone"
+    context = browser.new_context(viewport=SIZES[request.param], has_touch=touch, is_mobile=touch)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url, wait_until="domcontentloaded")
+    page.get_by_role("tab", name="Depth").wait_for()
+    page.size_name = request.param
+    yield page
+    assert not errors
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[request.param]["width"] + 1
+    context.close()
+
+
+def keep(page, name):
+    """A picture for people, where one is asked for."""
+    folder = os.environ.get("SPATIALBOOST_SCREENSHOTS")
+    if folder:
+        page.wait_for_timeout(1500)
+        page.screenshot(path=Path(folder) / f"{name}_{page.size_name}.png", full_page=True)
+
+
+def open_tab(page, name):
+    """Open a tab, which a narrow page keeps behind a menu."""
+    tab = page.get_by_role("tab", name=name)
+    if not tab.first.is_visible():
+        page.locator(".overflow-menu > button, button[aria-label*='overflow' i]").first.click()
+        page.locator(".overflow-dropdown button", has_text=name).click()
+        return
+    tab.first.click()
+
+
+def press(page, name):
+    page.get_by_role("button", name=name, exact=True).locator("visible=true").click()
+
+
+def test_depth_has_a_slider_and_metres_under_the_pointer(page):
+    page.set_input_files("#depth_image input[type=file]", str(EXAMPLE))
+    frame, reading = page.locator("#depth_view .frame"), page.locator("#depth_view .reading")
+    frame.click(position={"x": 50, "y": 60})
+    first = reading.text_content()
+    assert "base" in first and "boosted" in first and first.endswith(" m")
+    frame.press("Shift+ArrowRight")
+    assert reading.text_content() != first
+    slider = page.get_by_role("slider", name="Where base ends")
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    assert float(slider.input_value()) == pytest.approx(80, abs=4)
+    assert f"{slider.input_value()}%" in page.locator("#depth_view canvas").nth(1).evaluate("c => c.style.clipPath")
+    with page.expect_download() as download:
+        page.locator("#depth_files a").first.click()
+    assert Path(download.value.path()).read_bytes()[:4] == b"\x89PNG"
+    keep(page, "depth")
+
+
+def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
+    def answer(images, messages, max_new_tokens=None):
+        for end in range(20, len(ANSWER) + 20, 20):
+            yield ANSWER[:end]
+
+    monkeypatch.setattr(models, "stream_answer", answer)
+    open_tab(page, "Ask")
+    page.set_input_files("#ask_upload input[type=file]", [str(EXAMPLE), str(EXAMPLE.with_name("room_13.png"))])
+    figures = page.locator("#ask_board figure")
+    figures.nth(1).locator("img").wait_for()
+    question = page.get_by_label("Question")
+    box = figures.nth(0).bounding_box()
+    figures.nth(0).click(position={"x": box["width"] / 4, "y": box["height"] / 2})
+    playwright.expect(question).to_have_value("the point (0.250, 0.500) in image 1 ")
+    figures.nth(1).scroll_into_view_if_needed()
+    box = figures.nth(1).bounding_box()
+    page.mouse.move(box["x"] + 30, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 120, box["y"] + 100, steps=4)
+    page.mouse.up()
+    playwright.expect(question).to_have_value("the point (0.250, 0.500) in image 1 [A] ")
+    press(page, "Ask")
+    chat = page.locator("#ask_chat")
+    playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(1)
+    playwright.expect(chat.get_by_text("[A] is the region from")).to_have_count(1)
+    playwright.expect(page.locator("#ask_board .spoken.point")).to_have_count(1)
+    playwright.expect(page.locator("#ask_board .spoken.region")).to_have_count(1)
+    question.fill("And how deep is (0.1, 0.2)? <b>bold</b>")
+    question.press("Enter")
+    playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(2)
+    assert page.evaluate("window.hurt") is None  # what a model writes is text
+    keep(page, "ask")
+    press(page, "Undo")
+    playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(1)
+    playwright.expect(question).to_have_value("And how deep is (0.1, 0.2)? <b>bold</b>")
+    press(page, "Clear")
+    playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(0)
+
+
+def test_the_keyboard_marks_points_and_regions(page):
+    open_tab(page, "Ask")
+    page.set_input_files("#ask_upload input[type=file]", str(EXAMPLE))
+    figure = page.locator("#ask_board figure")
+    figure.focus()
+    for key in ("ArrowRight", "Enter", "r", "Shift+ArrowDown", "Shift+ArrowRight", "r"):
+        figure.press(key)
+    playwright.expect(page.get_by_label("Question")).to_have_value("the point (0.510, 0.500) [A] ")
+    assert "Region from (0.510, 0.500)" in page.locator("#ask_board [role=status]").text_content()
+
+
+def test_an_answer_can_be_stopped(page, monkeypatch):
+    closed = []
+
+    def endless(images, messages, max_new_tokens=None):
+        import time
+
+        try:
+            for count in range(600):
+                time.sleep(0.1)
+                yield f"word {count}"
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(models, "stream_answer", endless)
+    open_tab(page, "Ask")
+    page.set_input_files("#ask_upload input[type=file]", str(EXAMPLE))
+    page.locator("#ask_board figure img").wait_for()
+    page.get_by_label("Question").fill("How deep?")
+    press(page, "Ask")
+    page.locator("#ask_chat").get_by_text("word").wait_for()
+    press(page, "Stop")
+    page.wait_for_timeout(1000)
+    assert closed
+
+
+def test_the_scene_turns_and_measures(page):
+    open_tab(page, "Scene")
+    page.locator("#scene_examples button, #scene_examples tbody tr").first.click()
+    playwright.expect(page.locator("#scene_board .region.spoken").first).to_be_visible()
+    press(page, "Build the scene")
+    canvas = page.locator("#scene_model canvas")
+    canvas.wait_for()
+    playwright.expect(page.locator("#scene_distances")).to_contain_text("black barrel")
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_timeout(2500)
+    before = canvas.screenshot()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 90, box["y"] + box["height"] / 2 + 30, steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    assert canvas.screenshot() != before
+    keep(page, "scene")
+    figure = page.locator("#scene_board figure")
+    figure.click(position={"x": 60, "y": 60})
+    playwright.expect(page.locator("#scene_objects")).to_contain_text("point 1")
+
+
+def test_features_and_alpha(page):
+    open_tab(page, "Features")
+    page.set_input_files("#features_image input[type=file]", str(EXAMPLE))
+    playwright.expect(page.locator("#features_maps img")).to_have_count(2)
+    press(page, "Read alpha")
+    playwright.expect(page.locator("#alpha_table")).to_contain_text("0.5")
+    page.locator("#alpha_plot svg, #alpha_plot canvas").first.wait_for()
+    keep(page, "features")
+
+
+def test_rows_and_their_turns(page):
+    open_tab(page, "Data")
+    press(page, "Show")
+    playwright.expect(page.locator("#data_chat")).to_contain_text("Image coordinates are written")
+    every = page.locator("#data_board .spoken").count()
+    page.locator("#data_turn").get_by_text("turn 1", exact=True).click()
+    playwright.expect(page.locator("#data_board .point.spoken")).to_have_count(1)
+    assert every > 1
+    press(page, "Next")
+    playwright.expect(page.locator("#data_summary")).to_contain_text("row 1")
+    keep(page, "data")
+
+
+def test_dark_mode_and_labels(browser, url):
+    context = browser.new_context(viewport=SIZES["desk"], color_scheme="dark")
+    page = context.new_page()
+    page.goto(f"{url}?__theme=dark", wait_until="domcontentloaded")
+    page.get_by_role("tab", name="Depth").wait_for(timeout=60_000)
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(int(part) for part in background.strip("rgba()").split(",")[:3]) < 200
+    for name in ("Depth", "Ask", "Scene", "Features", "Data"):
+        open_tab(page, name)
+        unnamed = page.evaluate(
+            """() => [...document.querySelectorAll('button, input, textarea, [role=slider], img')]
+                .filter(node => node.offsetParent && node.type !== 'file' && node.type !== 'hidden')
+                .filter(node => !(node.innerText || node.ariaLabel || node.title || node.alt !== undefined
+                    && node.tagName === 'IMG' && node.hasAttribute('alt') || (node.labels && node.labels.length)
+                    || node.getAttribute('aria-labelledby') || node.placeholder))
+                .map(node => node.outerHTML.slice(0, 160))"""
+        )
+        assert not unnamed, unnamed
+    context.close()
