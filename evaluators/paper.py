@@ -34,7 +34,8 @@ def published(entry: str, metric: str, encoder: dict[str, Any]) -> Published | N
         for name, backbone in tables["backbones"].items():
             same = all(encoder.get(key) == value for key, value in backbone["architecture"].items())
             if same and name in row:
-                return Published(backbone["title"], *row[name], row.get("differs", ""))
+                base, boosted = row[name]
+                return Published(backbone["title"], base, boosted, row.get("differs", ""))
     return None
 
 

@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data",
+        action="extend",
         nargs="+",
         default=[],
         metavar="NAME=PLACE",
@@ -53,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resolution", help="input size in pixels, SIDE or HEIGHTxWIDTH (default: the base's own)")
     parser.add_argument(
         "--set",
+        action="extend",
         nargs="+",
         default=[],
         metavar="TASK.SETTING=VALUE",

@@ -90,22 +90,26 @@ def test_weight_decay_is_dinov2s(root, encoder_folders, tmp_path, monkeypatch):
     assert seen == [1e-4, 1e-3]
 
 
+def write_real_photographs(folder):
+    """COCO's photographs with outlines, in VOC's layout and classes."""
+    items = {}
+    for sample in sorted(REAL.iterdir()):
+        if not (sample / "instances.png").is_file():
+            continue
+        values = np.asarray(Image.open(sample / "instances.png"))
+        ids = np.zeros(values.shape, np.uint8)
+        for instance in json.loads((sample / "manifest.json").read_text())["instances"]:
+            name = COCO_NAMES.get(instance["class_name"], instance["class_name"].replace(" ", ""))
+            ids[values == instance["value"]] = voc.CLASSES.index(name) if name in voc.CLASSES else 0
+        items[sample.name] = Image.open(sample / "rgb.jpg").convert("RGB"), ids
+    names = sorted(items)
+    assert max(ids.max() for _, ids in items.values()) > 0
+    return write_layout(folder, {n: items[n] for n in names[::2]}, {n: items[n] for n in names[1::2]})
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/realdata")
 def test_real_photographs(encoder_folders, tmp_path):
-    items = {}
-    for folder in sorted(REAL.iterdir()):
-        if not (folder / "instances.png").is_file():
-            continue
-        values, ids = np.asarray(Image.open(folder / "instances.png")), None
-        ids = np.zeros(values.shape, np.uint8)
-        for instance in json.loads((folder / "manifest.json").read_text())["instances"]:
-            name = COCO_NAMES.get(instance["class_name"], instance["class_name"].replace(" ", ""))
-            value = next(instance[key] for key in ("value", "map_value", "id") if key in instance)
-            ids[values == value] = voc.CLASSES.index(name) if name in voc.CLASSES else 0
-        items[folder.name] = Image.open(folder / "rgb.jpg").convert("RGB"), ids
-    names = sorted(items)
-    root = write_layout(tmp_path / "VOC2012", {n: items[n] for n in names[::2]}, {n: items[n] for n in names[1::2]})
-    assert max(ids.max() for _, ids in items.values()) > 0
+    root = write_real_photographs(tmp_path / "VOC2012")
     result = segmentation.evaluate(
         load_encoder(encoder_folders("dinov3")), config(root, tmp_path / "cache", resolution=(64, 64))
     )
