@@ -1,0 +1,99 @@
+"""Changed conversations: as the builder itself would have worded them, still valid, and the wrong images where asked."""
+
+from collections import Counter
+
+import pytest
+from datasets import Dataset, Image, List, load_dataset
+
+from dataset_builders.phrasings import RECALL
+from dataset_builders.schema import validate
+from experiments.variants import VARIANTS, changed_rows, make_variant, scene_of, with_other_images, worded_again
+from tests.commands import build
+from trainers.data import load_training_data
+
+CONFIGS = ("single_view", "multi_view")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The same rooms with the turns in each order, by the builder."""
+    root = tmp_path_factory.mktemp("orders")
+    for order in ("forward", "reverse", "random"):
+        argv = ["--source", "synthetic", "--num-scenes", "8", "--resolution", "64", "--order", order]
+        configs = "single_view,multi_view,multi_view_vqa" if order == "forward" else "single_view,multi_view"
+        assert build([*argv, "--configs", configs, "--output", str(root / order)]) == 0
+    return root
+
+
+def rows_of(folder, config):
+    files = sorted(str(file) for file in (folder / config).glob("train-*.parquet"))
+    return list(Dataset.from_parquet(files).cast_column("images", List(Image(decode=False))))
+
+
+def texts(row):
+    return [part["text"] for message in row["messages"] for part in message["content"] if part["text"]]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("order", ["forward", "reverse", "random"])
+def test_another_order_is_worded_as_the_builder_words_it(order, config, built):
+    wanted = {row["id"]: row for row in rows_of(built / order, config)}
+    changed = [worded_again(row, order) for row in rows_of(built / "forward", config)]
+    assert len(changed) == len(wanted) > 2
+    for row in changed:
+        assert row == wanted[row["id"]]
+
+
+@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if not variant.other_images])
+def test_a_variant_is_a_valid_conversation_with_the_turns_that_it_names(name, built):
+    variant, rows = VARIANTS[name], rows_of(built / "forward", "single_view")
+    changed = changed_rows(rows, variant)
+    assert [row["id"] for row in changed] == [row["id"] for row in rows]
+    for old, new in zip(rows, changed):
+        assert validate(new) == []
+        levels = {turn["level"] for turn in old["turns"]} - {variant.without}
+        assert {turn["level"] for turn in new["turns"]} == ({variant.only} if variant.only else levels)
+        assert new["images"] == old["images"] and len(new["messages"]) == 2 * len(new["turns"])
+
+
+def test_what_is_left_out_is_not_recalled_either(built):
+    rows = rows_of(built / "forward", "single_view")
+    told = [text for row in rows for text in texts(row)[1::2] if text.startswith(RECALL)]
+    assert told  # the whole dialogues do recall
+    for row in changed_rows(rows, VARIANTS["without_pixel"]):
+        for turn, answer in zip(row["turns"], texts(row)[1::2]):
+            # relations of object turns may be recalled by the scene turn, depths at points by nobody
+            assert turn["level"] == "scene" or not any(recall in answer for recall in RECALL)
+            assert "depth at the point" not in answer
+
+
+def test_shuffled_answers_keep_every_text_and_image_under_another_scene(built):
+    rows = rows_of(built / "forward", "single_view")
+    changed = with_other_images(rows)
+    assert Counter(map(str, map(texts, changed))) == Counter(map(str, map(texts, rows)))
+    scene_by_image = {row["images"][0]["bytes"]: scene_of(row) for row in rows}
+    assert Counter(row["images"][0]["bytes"] for row in changed) == Counter(row["images"][0]["bytes"] for row in rows)
+    for row in changed:
+        assert scene_by_image[row["images"][0]["bytes"]] != scene_of(row)
+    with pytest.raises(ValueError, match="are of one scene: build more scenes"):
+        with_other_images([row for row in rows if scene_of(row) == scene_of(rows[0])])
+
+
+def test_the_trainers_read_a_variant_and_it_is_made_once(built, tmp_path):
+    folder = make_variant(built / "forward", tmp_path / "captions", "captions_only", CONFIGS, workers=2)
+    rows, sources = load_training_data([f"{folder}:single_view:train[:2]", f"{folder}:multi_view"])
+    assert sources[0].rows == 2 and len(rows) == sources[0].rows + sources[1].rows
+    assert {len(row["messages"]) for row in rows} == {4}
+    assert load_dataset(str(folder), "multi_view", split="train").features["images"] == List(Image())
+    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
+    make_variant(built / "forward", folder, "captions_only", CONFIGS)
+    assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
+
+
+def test_what_cannot_be_changed_is_refused(built, tmp_path):
+    with pytest.raises(ValueError, match="variant='upside_down' is not known"):
+        make_variant(built / "forward", tmp_path, "upside_down", CONFIGS)
+    with pytest.raises(ValueError, match="has no training rows of 'grounding'"):
+        make_variant(built / "forward", tmp_path, "captions_only", ("grounding",))
+    with pytest.raises(ValueError, match="level 'vqa', which cannot be worded again"):
+        worded_again(rows_of(built / "forward", "multi_view_vqa")[0], "forward")
