@@ -156,7 +156,7 @@ def depths(rooms, name, split):
 
 
 def test_the_place_of_a_pixel_says_little_about_its_depth(rooms):
-    """RMSE of the mean training depth of a pixel, as a share of that of one constant; 600 rooms gave 0.76 and 0.92."""
+    """RMSE of the mean training depth of a pixel, as a share of that of one constant; 800 rooms gave 0.76 and 0.93."""
     told = {}
     for name in ("plain", "rich"):
         train, test = (depths(rooms, name, split) for split in ("train", "test"))
