@@ -178,7 +178,7 @@ class NoCamera:
 
 def test_who_sees_the_goal_succeeds_and_who_does_not_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(demonstrations_module, "Camera", NoCamera)
-    task, horizon_steps = ROBOT_TASKS["metaworld_button_press_topdown"], 150
+    task, horizon_steps = ROBOT_TASKS["metaworld_button_press_topdown"], 100
     protocol = Protocol(demonstrations=10, rollouts=8, epochs=100, evaluate_every=100)
     demonstrations = load_demonstrations(task, Recipe(10, 8, horizon_steps, 10), tmp_path)
     course = _Course(task, protocol, horizon_steps, demonstrations, torch.device("cpu"), tmp_path)
