@@ -1,13 +1,17 @@
 """Loading encoders, their patch features, and the cache."""
 
 import shutil
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoModel
 
 from evaluators import features as features_module
+from evaluators.array_cache import row_writer
 from evaluators.features import extract, extract_cached, load_encoder
 
 KINDS = ["dinov3", "dinov2", "clip", "clip_tower", "siglip", "siglip2", "vit"]
@@ -195,3 +199,55 @@ def test_features_that_are_not_finite_are_refused(encoder_folders):
         encoder.model.norm.weight[0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         extract(encoder, noise_images(1), (32, 32))
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [(torch.float32, torch.float32), (torch.bfloat16, torch.float16)])
+def test_features_on_disk_are_those_in_memory_whatever_the_batch(encoder_folders, tmp_path, dtype, stored):
+    encoder, images = load_encoder(encoder_folders("dinov3"), dtype=dtype), noise_images(5)
+    random_state = torch.random.get_rng_state()
+    on_disk = extract(encoder, images, (32, 48), 2, tmp_path / "features.npy")
+    assert torch.equal(torch.random.get_rng_state(), random_state)  # the same whether they are in the cache or not
+    assert on_disk.dtype == stored and on_disk.shape == (5, 32, 4, 6)
+    assert torch.equal(on_disk, extract(encoder, images, (32, 48), 2))
+    assert torch.equal(torch.from_numpy(np.load(tmp_path / "features.npy")), on_disk)
+
+
+def test_the_next_images_are_read_while_the_encoder_computes(encoder_folders):
+    class Images(list):
+        def __getitem__(self, index):
+            read.append((index, threading.get_ident()))
+            return super().__getitem__(index)
+
+    encoder, read = load_encoder(encoder_folders("dinov3")), []
+    compute, ready = encoder.model.forward, threading.Event()
+
+    def slow(*args, **kwargs):
+        for _ in range(1000):
+            if ready.wait(0.01) or len(read) >= 4:  # the second batch, while the first one is computed
+                ready.set()
+                return compute(*args, **kwargs)
+        raise AssertionError("nothing is read meanwhile")
+
+    encoder.model.forward = slow
+    extract(encoder, Images(noise_images(6)), (32, 32), 2)
+    assert [index for index, _ in read] == list(range(6))
+    assert threading.get_ident() not in {thread for _, thread in read}
+
+
+def test_an_image_that_cannot_be_read_is_told(encoder_folders, tmp_path):
+    class Images(list):
+        def __getitem__(self, index):
+            raise OSError(f"image {index} is cut off")
+
+    with pytest.raises(OSError, match="image 0 is cut off"):
+        extract_cached(load_encoder(encoder_folders("dinov3")), Images([0, 1]), "data", (32, 32), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_written_in_any_order_and_not_through_memory(tmp_path):
+    rows = np.arange(60, dtype=np.float32).reshape(5, 3, 4)
+    with row_writer(tmp_path / "rows.npy", rows.shape, "float16") as write:
+        write(3, rows[3:])
+        write(0, torch.from_numpy(rows[:3]).transpose(1, 2).contiguous().transpose(1, 2))
+        assert "rows.npy" not in Path("/proc/self/maps").read_text()
+    assert np.array_equal(np.load(tmp_path / "rows.npy"), rows.astype(np.float16))
