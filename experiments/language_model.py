@@ -30,7 +30,7 @@ from modeling_spatialboost.processing_spatialboost import CHAT_TEMPLATE
 LEARNING_RATE = 2e-3
 CONFIGS = ("alignment", "grounding", "single_view", "multi_view", "multi_view_vqa")
 MAX_POSITIONS = 4096
-LEARNT_TOKENS = 512  # of a conversation in training; longer ones are cut, at another place each time
+LEARNT_TOKENS = 256  # of a conversation in training; longer ones are cut, at another place each time
 HELD_OUT = 64  # conversations of each configuration
 ANSWER = r"<\|im_start\|>assistant\n(.*?<\|im_end\|>)"
 Fluency = dict[str, float]
