@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluators.catalogue import DATA_SETS
 from experiments.arms import ARMS, Arm
 from experiments.pieces import Piece, device, shown, typed
 from experiments.tables import CALLS, MEASURES, Measure
@@ -45,11 +46,9 @@ def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
 def _arguments(workshop: Workshop, call: str) -> list[str]:
     """What a call of the command says besides its encoders and its output."""
     preset, world = workshop.preset, workshop.places()
-    words = ["--tasks", ",".join(CALLS[call]), "--data", f"rooms={shown(world.data)}"]
-    if call == "probes":
-        words += [f"folder={shown(world.objects)}", f"roxford={shown(world.places)}"]
-    elif call == "more_probes":
-        words += [f"folder={shown(world.objects)}"]
+    places = {"rooms": world.data, "folder": world.objects, "roxford": world.places}
+    read = [name for name in places if any(task in DATA_SETS[name].tasks for task in CALLS[call])]
+    words = ["--tasks", ",".join(CALLS[call]), "--data", *(f"{name}={shown(places[name])}" for name in read)]
     words += ["--preset", "cpu", "--seeds", *map(str, preset.head_seeds), "--device", device()]
     words += ["--cache-dir", shown(workshop.folder / "features")]
     if preset.probe_limit is not None:

@@ -77,16 +77,17 @@ PRESETS = {
         answer_tokens=4,
     ),
     "cpu": Preset(  # a taste, on two cores
-        world=WorldSize(num_scenes=300, views=2, image_size_px=64, workers=2),
+        world=WorldSize(num_scenes=240, views=2, image_size_px=64, workers=1),
         starting=StartingModels(
-            EncoderShape(width=128, num_layers=6), 600, 64, LanguageShape(width=128, num_layers=3), 400, 8
+            EncoderShape(width=128, num_layers=4), 300, 64, LanguageShape(width=128, num_layers=3), 200, 8
         ),
         uses_assets=True,
-        stage_steps=(100, 200, 120),
+        stage_steps=(60, 120, 100),
         batch_size=8,
         learning_rate=1e-3,
         seeds=(0,),
         num_conversations=16,
+        answer_tokens=96,
     ),
     "gpu": Preset(  # the real answer, on one H200 or A100
         world=WorldSize(num_scenes=6000, views=4, image_size_px=64, workers=16),

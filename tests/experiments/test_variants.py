@@ -1,4 +1,4 @@
-"""Changed conversations: as the builder itself would have worded them, still valid, and the wrong images where asked."""
+"""Changed conversations: as the builder itself would have worded them, valid, with the wrong images where asked."""
 
 from collections import Counter
 
