@@ -17,7 +17,7 @@ class StartingModels:
     language: LanguageShape
     language_steps: int
     language_batch: int
-    objective: str = "masked_images+attributes"
+    objective: str = "attributes+places"
 
 
 @dataclass(frozen=True)
