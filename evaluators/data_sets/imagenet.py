@@ -68,6 +68,8 @@ def load_imagenet(data: str, limit: int | None = None) -> LabelledData:
     root = next((root for root in roots if (root / "train").is_dir() and (root / "val").is_dir()), None)
     if root is not None and any((root / "train").glob("*/")):
         train, test, class_names = _read_folders(root, limit)
+    elif any((Path(data) / "train").glob("*/")):
+        raise ValueError(f"data {data!r} has train/ and no val/, so it is no ImageNet-1k: pass it as folder={data}")
     else:
         (train, class_names), (test, _) = (_read_rows(data, splits, limit) for splits in ("train", "validation"))
     for part in (train, test):

@@ -128,6 +128,21 @@ def test_the_page_needs_nothing_beside_it_and_escapes_what_it_shows(results, tmp
     assert "by the first score of each task and data set: 1 undecided, 1 better." in page
 
 
+def test_a_warning_or_a_reason_of_many_entries_is_told_once(results, tmp_path):
+    for entry in results["tasks"].values():
+        entry["warnings"] = ["it is weak."]
+    results["not_measured"] = {
+        "depth_linear/nyud": "no data",
+        "depth_dpt/kitti": "no room",
+        "depth_dpt/nyud": "no data",
+    }
+    write_report(results, tmp_path)
+    report, page = ((tmp_path / f"report.{kind}").read_text() for kind in ("md", "html"))
+    assert report.count("it is weak.") == 1 == page.count("it is weak.")
+    assert "**Warning, depth_linear/rooms, segmentation_linear/rooms:** it is weak." in report
+    assert "* depth_linear/nyud, depth_dpt/nyud: no data\n* depth_dpt/kitti: no room" in report
+
+
 def test_the_papers_numbers_have_footnotes(results, tmp_path):
     entries = [results["tasks"].pop(name) for name in list(results["tasks"])]
     results["tasks"] = {"depth_linear/nyud": entries[0], "depth_linear/kitti": entries[1]}
