@@ -33,5 +33,5 @@ style: install
 
 bench: install
 	$(BIN)/python -m benchmarks.data
-	for name in encoder feature_cache training loading scaling profile_step batching loss_head data_loading; do \
+	for name in encoder feature_cache training loading scaling profile_step batching loss_head data_loading evaluate; do \
 		$(BIN)/python -m benchmarks.$$name --smallest || exit 1; done
