@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
+from .config_limits import check_number, check_sizes
+
 # What one repository of a boosted encoder offers, whichever of these classes saved it.
 AUTO_MAP = {
     "AutoConfig": "configuration_spatialboost.SpatialBoostConfig",
@@ -55,7 +57,11 @@ class SpatialBoostConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Read the geometry off the encoder's configuration and name the stages."""
+        """Check the sizes, read the geometry off the encoder's configuration and name the stages."""
+        check_sizes(self.backbone_config, "backbone_config")
+        check_sizes(vars(self) | kwargs, "configuration")
+        check_number("configuration", "alpha_logit_init", self.alpha_logit_init, -1000, 1000)
+        check_number("configuration", "head_dropout", self.head_dropout, 0, 1)
         outputs = {key: kwargs.pop(key, None) for key in ("out_features", "out_indices")}
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         self.backbone_config = sub_config(self.backbone_config, "dinov3_vit")
@@ -84,7 +90,7 @@ class SpatialBoostConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def validate_depth_range(self) -> None:
         """Raise ValueError unless 0 < min_depth_m < max_depth_m and there are at least two bins."""
-        if not 0 < self.min_depth_m < self.max_depth_m:
+        if not 0 < self.min_depth_m < self.max_depth_m < float("inf"):
             raise ValueError(
                 f"min_depth_m={self.min_depth_m} and max_depth_m={self.max_depth_m}: give metres with 0 < min < max."
             )
@@ -118,6 +124,10 @@ class SpatialBoostVLMConfig(LlavaConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn the parts that come as dictionaries into configurations."""
+        check_sizes(vars(self) | kwargs, "configuration")
+        check_sizes(self.text_config, "text_config")
+        if isinstance(self.vision_config, dict):
+            check_sizes(self.vision_config, "vision_config")
         self.validate_projector_shuffle()
         if not isinstance(self.vision_config, PreTrainedConfig):
             self.vision_config = SpatialBoostConfig(**(self.vision_config or {}))

@@ -7,6 +7,7 @@ from transformers import AutoImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.utils import is_torchvision_available
 
+from .config_limits import LARGEST_IMAGE_SIDE_PX, check_number
 from .dense_heads import upsample
 from .encoder_loading import first_line
 
@@ -30,6 +31,17 @@ class SpatialBoostImageProcessor(Backend):
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        """As any image processor.
+
+        Raises:
+            ValueError: a `size` that no image is resized to.
+        """
+        super().__init__(**kwargs)
+        for name, side in dict(self.size).items():
+            if side is not None:
+                check_number("image processor", f"size[{name!r}]", side, 1, LARGEST_IMAGE_SIDE_PX)
 
     @classmethod
     def from_encoder(cls, encoder: str, size: int | None = None, revision: str | None = None) -> Self:
