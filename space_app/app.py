@@ -24,10 +24,15 @@ from spatialboost_space.errors import Page
 from spatialboost_space.settings import limits
 
 TITLE = "SpatialBoost"
-STYLE = """
-.gradio-container { max-width: 1200px !important; margin: auto; }
-@media (max-width: 640px) { .gradio-container { padding: 8px !important; } }
-"""
+# narrow pages get narrow margins; gradio leaves the thumbnails of examples without a name for screen readers
+HEAD = """<style>
+@media (max-width: 640px) { .gradio-container > .main { padding: 8px !important; } }
+.gradio-container, .gradio-container > .main, .gradio-container .contain { min-width: 0 !important; max-width: 100vw; }
+</style><script>
+new MutationObserver(() => document.querySelectorAll(".gallery-item:not([aria-label])").forEach(item =>
+  item.setAttribute("aria-label", "Example " + (1 + [...item.parentElement.children].indexOf(item)))
+)).observe(document, {childList: true, subtree: true});
+</script>"""
 
 
 def build() -> gr.Blocks:
@@ -62,7 +67,7 @@ def launch(page: gr.Blocks, **settings: object) -> object:
         "state_session_capacity": 1000,
         "app_kwargs": {"middleware": [Middleware(BodyLimit)]},
         "mcp_server": importlib.util.find_spec("mcp") is not None,
-        "css": STYLE,
+        "head": HEAD,
         "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         "footer_links": ["api", "settings"],
     }

@@ -165,7 +165,7 @@ def build() -> None:
                 send = gr.Button("Ask", variant="primary", elem_id="ask_send", min_width=80)
                 halt = gr.Button("Stop", elem_id="ask_stop", min_width=80)
                 back = gr.Button("Undo", elem_id="ask_undo", min_width=80)
-                anew = gr.Button("Clear", elem_id="ask_clear", min_width=80)
+                anew = gr.Button("New conversation", elem_id="ask_clear", min_width=80)
     gr.Examples(
         [[[row["file"]], row["question"]] for row in examples()],
         [upload, question],
@@ -186,7 +186,7 @@ def build() -> None:
     )
     halt.click(None, None, None, cancels=[running])
     back.click(undo, [turns], [chat, turns, board, question], **quick)
-    anew.click(clear, None, [chat, turns, board, question], **quick)
+    gr.on([anew.click, chat.clear], clear, None, [chat, turns, board, question], **quick)
     with gr.Column(visible=False):
         earlier, answer = gr.JSON([], label="earlier turns"), gr.Textbox(label="answer")
         endpoint(ask, [upload, question, earlier], [answer], "ask")

@@ -28,22 +28,39 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(params=SIZES)
-def page(request, browser, url):
-    """The Space at one width; a script's error or a page wider than the screen fails the test."""
-    touch = request.param == "phone"
-    context = browser.new_context(viewport=SIZES[request.param], has_touch=touch, is_mobile=touch)
-    page = context.new_page()
+def open_page(browser, url, size, **options):
+    """The Space in a new window; scripts that fail are noted in `page.errors`."""
+    touch = size == "phone"
+    page = browser.new_context(viewport=SIZES[size], has_touch=touch, is_mobile=touch, **options).new_page()
     page.set_default_timeout(60_000)
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.size_name, page.errors = size, []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(url, wait_until="domcontentloaded")
     page.get_by_role("tab", name="Depth").wait_for()
-    page.size_name = request.param
+    return page
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def window(request, browser, url):
+    window = open_page(browser, url, request.param)
+    yield window
+    window.context.close()
+
+
+@pytest.fixture
+def page(window):
+    """The Space at one width, which tests of different tabs share; no script may fail, no page be too wide."""
+    yield window
+    assert not window.errors
+    assert window.evaluate("document.documentElement.scrollWidth") <= SIZES[window.size_name]["width"] + 1
+
+
+@pytest.fixture
+def new_page(browser, url):
+    page = open_page(browser, url, "desk")
     yield page
-    assert not errors
-    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[request.param]["width"] + 1
-    context.close()
+    assert not page.errors
+    page.context.close()
 
 
 def keep(page, name):
@@ -77,11 +94,15 @@ def test_depth_has_a_slider_and_metres_under_the_pointer(page):
     frame.press("Shift+ArrowRight")
     assert reading.text_content() != first
     slider = page.get_by_role("slider", name="Where base ends")
+    slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2, steps=4)
-    page.mouse.up()
+    if page.size_name == "phone":
+        page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+    else:
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2, steps=4)
+        page.mouse.up()
     assert float(slider.input_value()) == pytest.approx(80, abs=4)
     assert f"{slider.input_value()}%" in page.locator("#depth_view canvas").nth(1).evaluate("c => c.style.clipPath")
     with page.expect_download() as download:
@@ -100,7 +121,7 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
     page.set_input_files("#ask_upload input[type=file]", [str(EXAMPLE), str(EXAMPLE.with_name("room_13.png"))])
     figures = page.locator("#ask_board figure")
     figures.nth(1).locator("img").wait_for()
-    question = page.get_by_label("Question")
+    question = page.get_by_label("Question", exact=True)
     box = figures.nth(0).bounding_box()
     figures.nth(0).click(position={"x": box["width"] / 4, "y": box["height"] / 2})
     playwright.expect(question).to_have_value("the point (0.250, 0.500) in image 1 ")
@@ -125,22 +146,24 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
     press(page, "Undo")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(1)
     playwright.expect(question).to_have_value("And how deep is (0.1, 0.2)? <b>bold</b>")
-    press(page, "Clear")
+    press(page, "New conversation")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(0)
 
 
-def test_the_keyboard_marks_points_and_regions(page):
+def test_the_keyboard_marks_points_and_regions(new_page):
+    page = new_page
     open_tab(page, "Ask")
     page.set_input_files("#ask_upload input[type=file]", str(EXAMPLE))
     figure = page.locator("#ask_board figure")
     figure.focus()
     for key in ("ArrowRight", "Enter", "r", "Shift+ArrowDown", "Shift+ArrowRight", "r"):
         figure.press(key)
-    playwright.expect(page.get_by_label("Question")).to_have_value("the point (0.510, 0.500) [A] ")
+    playwright.expect(page.get_by_label("Question", exact=True)).to_have_value("the point (0.510, 0.500) [A] ")
     assert "Region from (0.510, 0.500)" in page.locator("#ask_board [role=status]").text_content()
 
 
-def test_an_answer_can_be_stopped(page, monkeypatch):
+def test_an_answer_can_be_stopped(new_page, monkeypatch):
+    page = new_page
     closed = []
 
     def endless(images, messages, max_new_tokens=None):
@@ -157,7 +180,7 @@ def test_an_answer_can_be_stopped(page, monkeypatch):
     open_tab(page, "Ask")
     page.set_input_files("#ask_upload input[type=file]", str(EXAMPLE))
     page.locator("#ask_board figure img").wait_for()
-    page.get_by_label("Question").fill("How deep?")
+    page.get_by_label("Question", exact=True).fill("How deep?")
     press(page, "Ask")
     page.locator("#ask_chat").get_by_text("word").wait_for()
     press(page, "Stop")
@@ -213,10 +236,7 @@ def test_rows_and_their_turns(page):
 
 
 def test_dark_mode_and_labels(browser, url):
-    context = browser.new_context(viewport=SIZES["desk"], color_scheme="dark")
-    page = context.new_page()
-    page.goto(f"{url}?__theme=dark", wait_until="domcontentloaded")
-    page.get_by_role("tab", name="Depth").wait_for(timeout=60_000)
+    page = open_page(browser, f"{url}?__theme=dark", "desk", color_scheme="dark")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(int(part) for part in background.strip("rgba()").split(",")[:3]) < 200
     for name in ("Depth", "Ask", "Scene", "Features", "Data"):
@@ -230,4 +250,4 @@ def test_dark_mode_and_labels(browser, url):
                 .map(node => node.outerHTML.slice(0, 160))"""
         )
         assert not unnamed, unnamed
-    context.close()
+    page.context.close()
