@@ -46,7 +46,7 @@ command -v nvidia-smi >/dev/null && {
     trap 'kill $! 2>/dev/null' EXIT
 }
 # no piece of work begins after the budget; one that runs on is stopped by SIGTERM and leaves a checkpoint
-timeout -k 20 "$((MINUTES * 60 + 60))" "$PYTHON" -m spatialboost_cli experiment "$PIECE" --preset "$PRESET" \
+timeout -k 20 "$(awk "BEGIN { print int($MINUTES * 60 + 60) }")" "$PYTHON" -m spatialboost_cli experiment "$PIECE" --preset "$PRESET" \
     --budget-minutes "$MINUTES" 2>&1 | tee "$OUT/$PIECE.log.txt" | grep -E '^(\$|\||table:|[0-9.]+ of|spatialboost)'
 code=${PIPESTATUS[0]}
 [ "$code" = 124 ] || [ "$code" = 143 ] && code=3

@@ -67,7 +67,7 @@ PRESETS = {
             2,
         ),
         uses_assets=False,
-        stage_steps=(2, 2, 2),
+        stage_steps=(2, 2, 3),  # in the first two steps of stage 3 alpha has no gradient yet
         batch_size=2,
         learning_rate=1e-3,
         seeds=(0,),

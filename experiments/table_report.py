@@ -77,8 +77,8 @@ def draw(found: dict[str, Any], file: Path) -> None:
 
     measures = list(found["measures"])
     arms = [name for name in found["arms"] if name not in (found["reference"], FAR_OFF)]
-    columns = min(PANELS_IN_A_ROW, len(measures))
-    rows = -(-len(measures) // columns)
+    rows = -(-len(measures) // PANELS_IN_A_ROW)
+    columns = -(-len(measures) // rows)
     figure = Figure(figsize=(2.6 + 2.5 * columns, 0.7 + rows * (1.0 + 0.27 * len(arms))), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axis in axes.flat[len(measures) :]:
