@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from dataset_builders.sources.synthetic_variety import RICH
+from experiments import base_encoder, language_model
 from experiments.asset_cards import card
 from experiments.base_encoder import EncoderShape, train_base_encoder
 from experiments.fitting import command, hardware
@@ -77,7 +79,7 @@ SHIPPED = AssetRecipe(
     encoder_batch=64,
     language_steps=900,
     language_batch=8,
-    stage_steps=(60, 150, 80),
+    stage_steps=(60, 180, 100),
     stage_rates=(3e-3, 1e-3, 1e-3),
     stage_batch=8,
 )
@@ -110,10 +112,12 @@ def asset(name: str) -> Path:
 
 
 def described(recipe: AssetRecipe) -> dict[str, Any]:
-    """A recipe as it stands in a record; the number of workers changes nothing."""
+    """A recipe as it stands in a record, with what the code fixes; the number of workers changes nothing."""
     numbers = json.loads(json.dumps(asdict(recipe)))
     del numbers["world"]["workers"]
-    return numbers
+    numbers["world"]["variety"] = hashlib.sha256(repr(RICH).encode()).hexdigest()[:16]
+    rates = {"encoder_rate": base_encoder.LEARNING_RATE, "language_rate": language_model.LEARNING_RATE}
+    return numbers | rates | {"language_window": language_model.LEARNT_TOKENS}
 
 
 def build(recipe: AssetRecipe, output: Path, work: Path, command_line: str) -> None:
@@ -216,7 +220,17 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
 def _history(folder: Path) -> dict[str, Any]:
     """What of a run's own record holds anywhere."""
     record = read_record(folder) or {}
-    kept = ("losses", "mean_loss", "final_loss", "seconds", "alpha", "trainable_parameters", "frozen_parameters")
+    kept = (
+        "git_commit",
+        "hardware",
+        "losses",
+        "mean_loss",
+        "final_loss",
+        "seconds",
+        "alpha",
+        "trainable_parameters",
+        "frozen_parameters",
+    )
     return {"run": folder.name} | {name: record[name] for name in kept if name in record}
 
 
