@@ -1,7 +1,7 @@
 """Does a policy act better through a trained encoder than through a random one? On a CPU, in a MetaWorld simulation.
 
-python -m benchmarks.robots --smallest                               # seconds: the same path, nothing is learnt
-python -m benchmarks.robots --folder out/robots --output robots.json    # 15 minutes on two idle cores
+python -m benchmarks.robots --smallest      # half a minute: the same path, nothing is learnt
+python -m benchmarks.robots --folder out/robots --output robots.json
 
 A tiny DINOv3 learns from the simulator's own pictures, of seeds that neither demonstrations nor rollouts have, where
 gripper, object and goal are. It is then frozen and compared with its own first weights by `spatialboost evaluate`,
