@@ -53,18 +53,18 @@ class Jpegs(Sequence[Image.Image]):
 
     def __init__(self, count: int) -> None:
         """Encode what is decoded later."""
-        generator, self.count, self.files = np.random.default_rng(0), count, []
+        generator, self.length, self.files = np.random.default_rng(0), count, []
         for _ in range(min(count, 32)):
             small, file = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8), io.BytesIO()
             Image.fromarray(small).resize((640, 480)).save(file, "JPEG")
             self.files.append(file.getvalue())
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, index: Any) -> Any:
         """Return one RGB image."""
-        if not 0 <= index < self.count:
+        if not 0 <= index < self.length:
             raise IndexError(index)
         return Image.open(io.BytesIO(self.files[index % len(self.files)])).convert("RGB")
 
