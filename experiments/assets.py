@@ -79,7 +79,7 @@ SHIPPED = AssetRecipe(
     encoder_batch=64,
     language_steps=900,
     language_batch=8,
-    stage_steps=(60, 180, 100),
+    stage_steps=(60, 500, 150),
     stage_rates=(3e-3, 1e-3, 1e-3),
     stage_batch=8,
 )
