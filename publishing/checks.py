@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
-from publishing.kinds import KINDS, RECORD, TEXT_SUFFIXES, Kind, card_data, may_travel
+from publishing.kinds import KINDS, OURS, RECORD, TEXT_SUFFIXES, Kind, card_data, may_travel
 from publishing.staging import local_path_pattern
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill", ".h5", ".pb")
@@ -133,6 +133,8 @@ def _text_problems(path: Path, name: str, paths: re.Pattern[str] | None) -> Iter
                 yield f"{name} holds no settings: write it again."
     if name == "README.md" and (reason := unreadable_metadata("\n".join(lines))):
         yield f"README.md: its metadata cannot be read ({reason}): mend the block between the two lines of ---."
+    elif name == "README.md" and OURS not in (card_data(path.parent).get("tags") or []):
+        yield f"README.md: its metadata has no tag {OURS!r}, by which the next push knows its own: add it to `tags`."
 
 
 def unreadable_metadata(card: str) -> str | None:

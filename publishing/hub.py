@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-OURS = "spatialboost"  # the tag in the metadata of every card of ours
+from publishing.kinds import OURS
+
 SLUG = re.compile(r"[\w.-]+/[\w.-]+-[0-9a-f]{24}")
 AGAIN = "Nothing half-finished is visible there; run the same command again, what has arrived is not sent twice."
 ADVICE = {

@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+OURS = "spatialboost"  # the tag in the metadata of every card of ours
 RECORD = "spatialboost_adapter.json"  # what `save_adapter` writes beside the weights
 TEXT_SUFFIXES = (".json", ".md", ".txt", ".yaml", ".yml", ".py", ".jinja", ".toml", ".css", ".html", ".js", ".cfg")
 NAMES_WITHOUT_SUFFIX = ("LICENSE", "LICENCE", "NOTICE", ".gitattributes")

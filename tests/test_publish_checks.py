@@ -32,7 +32,7 @@ def model(tmp_path):
     backbone = {"model_type": "dinov3_vit", "hidden_size": 64, "num_hidden_layers": 4, "_name_or_path": str(tmp_path)}
     config = {"model_type": "spatialboost", "base_encoder": str(tmp_path / "base"), "backbone_config": backbone}
     write_config(folder, config)
-    (folder / "README.md").write_text("---\nlicense: other\n---\n# A model\n")
+    (folder / "README.md").write_text("---\ntags: [spatialboost]\n---\n# A model\n")
     save_file({"weights": np.zeros(4)}, folder / "model.safetensors")
     for name in REMOTE_CODE:
         shutil.copy(ROOT / "modeling_spatialboost" / name, folder)
@@ -103,7 +103,7 @@ def test_safetensors_whose_head_begins_like_a_pickle_are_none(model, accepted):
 
 
 SECRETS = {
-    "README.md": f"---\nlicense: other\n---\nuse_auth_token='{TOKEN}'\n",
+    "README.md": f"---\ntags: [spatialboost]\n---\nuse_auth_token='{TOKEN}'\n",
     "run.json": json.dumps({"hub_token": TOKEN}),
     "notes.txt": "-----BEGIN RSA PRIVATE KEY-----",
     "settings.yaml": "key: sk-" + "a1" * 20,
@@ -206,11 +206,11 @@ def test_gated_weights_are_refused_whole_by_name_and_by_shape(model, refused, ac
     change_config(model, base_encoder=None, backbone_config=released)
     assert "has this shape" in refused("model", model)
     accepted("model", model, "--own-weights")
-    (model / "README.md").write_text(f"---\nbase_model: {DINOV3}\n---\n")
+    (model / "README.md").write_text(f"---\ntags: [spatialboost]\nbase_model: {DINOV3}\n---\n")
     assert DINOV3 in refused("model", model)
     language = {"vision_config": {"base_encoder": None}, "text_config": {"_name_or_path": "meta-llama/Llama-3-8B"}}
     write_config(model, language)
-    (model / "README.md").write_text("# Nothing\n")
+    (model / "README.md").write_text("---\ntags: [spatialboost]\n---\n")
     assert "meta-llama/Llama-3-8B" in refused("model", model)
 
 
@@ -240,7 +240,7 @@ def test_an_adapter_of_gated_weights_brings_their_licence(tmp_path, refused, acc
     assert "LICENSE.md is missing" in refused("adapter", folder)
     (folder / "LICENSE.md").write_text("DINOv3 License\n")
     assert "README.md" in accepted("adapter", folder)  # a card was written, with the notice
-    (folder / "README.md").write_text("# Mine\n")
+    (folder / "README.md").write_text("---\ntags: [spatialboost]\n---\n# Mine\n")
     assert "'Built with DINOv3'" in refused("adapter", folder)
 
 
@@ -250,7 +250,7 @@ def test_an_adapter_of_other_weights_needs_none(tmp_path, accepted):
 
 def make_data(folder, licences):
     folder.mkdir()
-    (folder / "README.md").write_text("---\nlicense: other\n---\n# Data\n")
+    (folder / "README.md").write_text("---\ntags: [spatialboost]\n---\n# Data\n")
     columns = {"id": [str(number) for number in range(len(licences))], "licence": licences}
     pq.write_table(pa.table(columns), folder / "train.parquet")
     return folder
@@ -290,6 +290,8 @@ def test_a_space_whose_code_or_card_cannot_run(tmp_path, refused):
         assert told in error
     (folder / "README.md").write_text("---\nsdk: [\n---\n")
     assert "its metadata cannot be read" in refused("space", folder)
+    (folder / "README.md").write_text("---\nsdk: gradio\n---\n")
+    assert "no tag 'spatialboost'" in refused("space", folder)
 
 
 def test_what_cannot_be_loaded_is_not_sent(model, capsys):
