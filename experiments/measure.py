@@ -55,6 +55,7 @@ def _arguments(workshop: Workshop, call: str) -> list[str]:
         words += ["--limit", str(preset.probe_limit)]
     if call in ("questions", "reading"):
         settings = {"num_items": preset.num_conversations, "max_new_tokens": preset.answer_tokens}
+        settings |= {"batch_size": preset.answer_batch} if preset.answer_batch is not None else {}
         words += ["--set", *(f"spatial_questions.{name}={value}" for name, value in settings.items())]
     if call == "more_probes" and preset.probe_steps is not None:
         words += ["--set", f"linear_classification.steps={preset.probe_steps}"]

@@ -37,6 +37,7 @@ class Preset:
         probe_steps: of the dense heads; None = the small protocol's own.
         num_conversations: that the vision-language models are asked about.
         answer_tokens: of an answer at most.
+        answer_batch: conversations that are answered together; None = the protocol's own.
         num_workers: processes that read training data.
     """
 
@@ -52,6 +53,7 @@ class Preset:
     probe_steps: int | None = None
     num_conversations: int = 32
     answer_tokens: int = 128
+    answer_batch: int | None = None
     num_workers: int = 0
 
 
@@ -92,15 +94,16 @@ PRESETS = {
     "gpu": Preset(  # the real answer, on one H200 or A100
         world=WorldSize(num_scenes=6000, views=4, image_size_px=64, workers=16),
         starting=StartingModels(
-            EncoderShape(width=384, num_layers=6), 8000, 256, LanguageShape(width=384, num_layers=6), 4000, 32
+            EncoderShape(width=384, num_layers=6), 4000, 256, LanguageShape(width=384, num_layers=6), 2000, 32
         ),
         uses_assets=False,
-        stage_steps=(300, 800, 800),
+        stage_steps=(200, 600, 600),
         batch_size=32,
         learning_rate=5e-4,
         seeds=(0, 1, 2),
         head_seeds=(0, 1, 2),
-        num_conversations=200,
+        num_conversations=96,
+        answer_batch=96,
         num_workers=8,
     ),
 }

@@ -8,7 +8,7 @@ import pytest
 from experiments import aims, findings, workshop
 from experiments.arms import ARMS, CONTROLS
 from experiments.measure import Reading, applies
-from experiments.pieces import MARKER, Ledger, OutOfBudget, Piece
+from experiments.pieces import MARKER, Ledger, OutOfBudget, Piece, run_verb
 from experiments.presets import PRESETS
 from experiments.table_report import draw, render_markdown
 from experiments.tables import CALLS, MEASURES, TABLES
@@ -156,6 +156,18 @@ def test_work_that_fails_leaves_no_marker(tmp_path):
     with pytest.raises(ZeroDivisionError):
         Ledger().do(tmp_path, "divide", [], lambda: 1 / 0)
     assert not (tmp_path / MARKER).exists()
+
+
+def test_a_training_that_a_signal_stops_goes_on_in_the_next_run(tmp_path):
+    def run(code, words=()):
+        return Ledger().do(tmp_path, "train", [], lambda: run_verb(lambda argv: code, list(words)))
+
+    with pytest.raises(SystemExit) as end:
+        run(143)  # what the trainers return after they have saved a checkpoint
+    assert end.value.code == 143 and not (tmp_path / MARKER).exists()
+    with pytest.raises(ValueError, match="the command above stopped"):
+        run(2)
+    assert run(0).folder == tmp_path and (tmp_path / MARKER).is_file()
 
 
 def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
