@@ -7,7 +7,6 @@ SPATIALBOOST_MODEL=ORG/NAME python app.py           # one part by itself, a Hub 
 import importlib.util
 import os
 import sys
-import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where this file is imported as space_app.app
@@ -75,12 +74,13 @@ def launch(page: gr.Blocks, **settings: object) -> object:
 
 
 def main() -> None:
-    """Serve until stopped; models load in the background, so that the page is there at once."""
+    """Serve until stopped; the page is there first, then the models are loaded."""
+    page = build()
     if os.environ.get("SPACES_ZERO_GPU"):
         models.warm_up()  # ZeroGPU wants models in the main process before anything is served
-    else:
-        threading.Thread(target=models.warm_up, daemon=True).start()
-    launch(build())
+    launch(page, prevent_thread_lock=True)
+    models.warm_up()
+    page.block_thread()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Chat about one or several images, with points and regions."""
 
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -87,9 +88,9 @@ def respond(
 
 
 def as_chat(turns: list[Turn]) -> Chat:
-    """The turns as messages of the page; what was written is text, never markup."""
+    """The turns as messages of the page; what was written is text, of which gradio would make markup."""
     return [
-        {"role": role, "content": text}
+        {"role": role, "content": escape(text, quote=False)}
         for turn in turns
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
@@ -165,7 +166,7 @@ def build() -> None:
                 send = gr.Button("Ask", variant="primary", elem_id="ask_send", min_width=80)
                 halt = gr.Button("Stop", elem_id="ask_stop", min_width=80)
                 back = gr.Button("Undo", elem_id="ask_undo", min_width=80)
-                anew = gr.Button("New conversation", elem_id="ask_clear", min_width=80)
+                anew = gr.Button("Restart", elem_id="ask_clear", min_width=80)
     gr.Examples(
         [[[row["file"]], row["question"]] for row in examples()],
         [upload, question],

@@ -141,12 +141,13 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
     question.fill("And how deep is (0.1, 0.2)? <b>bold</b>")
     question.press("Enter")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(2)
-    assert page.evaluate("window.hurt") is None  # what a model writes is text
+    playwright.expect(chat.get_by_text("<b>bold</b>")).to_have_count(1)  # what is written is text
+    assert chat.locator("img[src=x]").count() == 0 and page.evaluate("window.hurt") is None
     keep(page, "ask")
     press(page, "Undo")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(1)
     playwright.expect(question).to_have_value("And how deep is (0.1, 0.2)? <b>bold</b>")
-    press(page, "New conversation")
+    press(page, "Restart")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(0)
 
 
