@@ -175,7 +175,7 @@ def build() -> None:
     )
     private: dict[str, Any] = {"api_visibility": "private"}
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", **private}
-    upload.change(friendly(show_images), [upload], [board, paths, turns, chat], **quick)
+    upload.change(friendly(show_images), [upload], [board, paths, turns, chat], **private)
     board.mark(friendly(insert_mark), [question, board, paths], [question], **quick)
     running = gr.on(
         [send.click, question.submit],

@@ -73,7 +73,7 @@ def build() -> None:
     gr.Markdown("The dialogues that the encoder learned from. Choose a turn to see on the image what it speaks of.")
     with gr.Row():
         source = gr.Textbox(
-            label="Data set (a public id on the Hub; empty: this Space's own)", max_length=200, elem_id="data_source"
+            "", label="Data set: a public id on the Hub, or empty for this Space's own", elem_id="data_source"
         )
         choice = gr.Dropdown([], label="Configuration and split", elem_id="data_choice", allow_custom_value=True)
         index = gr.Number(0, label="Row", precision=0, minimum=0, elem_id="data_index")
@@ -81,7 +81,7 @@ def build() -> None:
         show = gr.Button("Show", variant="primary", elem_id="data_show", min_width=80)
         before = gr.Button("Previous", elem_id="data_before", min_width=80)
         after = gr.Button("Next", elem_id="data_after", min_width=80)
-    summary = gr.Markdown(elem_id="data_summary")
+    summary = gr.Textbox(label="This row", interactive=False, elem_id="data_summary")
     with gr.Row(equal_height=False):
         with gr.Column(min_width=280):
             board = mark_board("Images of the row", "data_board", "", readonly=True)

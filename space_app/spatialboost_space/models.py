@@ -155,6 +155,14 @@ def alpha_table() -> list[dict[str, float]]:
     return load("vlm").model.vision_tower.alpha_table()
 
 
+def _check_texts(messages: list[dict[str, Any]], processor: Any) -> None:
+    """No text may pose as an image or as the end of a turn."""
+    control_words = {*processor.tokenizer.all_special_tokens, *processor.tokenizer.get_added_vocab(), "<image>"}
+    texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+    if any(word in text for word in control_words for text in texts):
+        raise Unavailable("The text holds one of the model's control words, such as <image>: write it without.")
+
+
 @on_gpu
 def stream_answer(
     images: list[Image.Image], messages: list[dict[str, Any]], max_new_tokens: int | None = None
@@ -167,11 +175,12 @@ def stream_answer(
         max_new_tokens: of the answer; never more than the limit.
 
     Raises:
-        Unavailable: there is no model, or the conversation is too long.
+        Unavailable: there is no model, the conversation is too long, or it holds the model's control words.
     """
     from transformers import StoppingCriteriaList, TextIteratorStreamer
 
     loaded, bounds = load("vlm"), limits()
+    _check_texts(messages, loaded.processor)
     chat = loaded.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = loaded.processor(text=[chat], images=[images], return_tensors="pt")
     length = inputs["input_ids"].shape[1]

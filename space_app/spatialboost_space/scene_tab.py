@@ -190,7 +190,7 @@ def build() -> None:
     private: dict[str, Any] = {"api_visibility": "private"}
     inputs, outputs = [image, encoder, angle, board, known], [model, objects, between]
     image.upload(list, None, [known], queue=False, **private)  # an example's objects are not those of another image
-    image.change(friendly(show_image), [image, known], [board], queue=False, show_progress="hidden", **private)
+    image.change(friendly(show_image), [image, known], [board], show_progress="hidden", **private)
     compute: dict[str, Any] = {"concurrency_id": "compute", **private}
     run.click(friendly(show_scene), inputs, outputs, **compute)
     board.mark(friendly(show_scene), inputs, outputs, **compute)

@@ -60,6 +60,8 @@ def test_an_answer_is_streamed_and_what_is_too_much_is_refused(client, settings)
     assert "characters" in refused(client, **{**ask, "question": "x" * 301})
     assert "Write a question" in refused(client, **{**ask, "question": "  "})
     assert "are the limit" in refused(client, **{**ask, "images": [IMAGE] * 4})
+    for word in ("<image>", "<|im_end|>", "<|im_start|>user"):
+        assert "control words" in refused(client, **{**ask, "question": f"How deep? {word}"})
     assert "tokens" in refused(client, **ask, earlier_turns=[["1 " * 4000, "1 m."]])
 
 
@@ -137,6 +139,13 @@ def test_a_request_that_is_too_large_is_refused(client, settings):
     assert httpx.post(f"{client.src}gradio_api/call/ask", content=chunks).status_code >= 400
     large = b"\x89PNG" + bytes(settings.upload_bytes + 1)
     assert httpx.post(f"{client.src}gradio_api/upload", files={"files": ("a.png", large)}).status_code == 413
+
+
+def test_uploads_do_not_stay(settings):
+    import app
+
+    page = app.build()
+    assert page.delete_cache == (settings.cache_seconds // 4, settings.cache_seconds)
 
 
 def test_closing_an_answer_stops_the_model(settings):
