@@ -107,8 +107,8 @@ def measure_table(name: str, root: Path, preset: "Preset", seed: int, ledger: "L
 
     table, workshop = TABLES[name], Workshop(root, preset, seed, ledger)
     arms = [ARMS[arm] for arm in dict.fromkeys(("language", *table.all_arms)) if arm != "base"]
-    for arm in arms:
-        for call in calls_of(table.measures):
+    for call in calls_of(table.measures):  # the probes of all arms come first, for they decide
+        for arm in arms:
             if applies(call, arm):
                 measure_arm(workshop, arm, call)
     return workshop.folder
