@@ -3,10 +3,14 @@
 import re
 
 import pytest
+import torch
 
+from modeling_spatialboost import SpatialBoostModel
+from modeling_spatialboost.dual_channel_attention import boosted_modules
 from tests.commands import publish
 from tests.hub.clients import contents, local_hub, make_space
 from tests.hub.store import Repository
+from tests.modeling_spatialboost.encoders import tiny_encoder
 
 SPACE = "org/rooms"
 
@@ -121,6 +125,24 @@ def test_metadata_that_the_hub_refuses_is_told_before_files_are_sent(hub, space,
     assert push(space) == 2
     error = capsys.readouterr().err
     assert "colorFrom" in error and "Traceback" not in error and hub.asked("PUT", "_objects") == 0
+
+
+def test_an_adapter_is_cut_out_of_a_boosted_model_and_fits_its_base_again(hub, tmp_path, capsys):
+    model = SpatialBoostModel.from_encoder(tiny_encoder("dinov3"))
+    with torch.no_grad():
+        for attention in boosted_modules(model):
+            attention.alpha_logit.fill_(0.7)
+    model.save_pretrained(tmp_path / "model")
+    assert publish(["adapter", str(tmp_path / "model"), "--repo-id", "org/adapter"]) == 0
+    assert 'from_adapter("org/adapter", revision="' in capsys.readouterr().out
+    files = hub.repository("model", "org/adapter").files("v1")
+    names = {"README.md", "spatialboost_adapter.json", "spatialboost_adapter.safetensors", ".gitattributes"}
+    assert set(files) == names and b'adapter, revision = "org/adapter", "v1"' in files["README.md"]
+    (tmp_path / "adapter").mkdir()
+    for name, content in files.items():
+        (tmp_path / "adapter" / name).write_bytes(content)
+    again = SpatialBoostModel.from_adapter(tmp_path / "adapter", base=tiny_encoder("dinov3"))
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values()))
 
 
 @pytest.mark.parametrize("arguments", [["--repo-id", "nameless"], ["--repo-id", "a/b/c"], ["--repo-id", "../x/y"]])

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 
-from tests.hub.clients import make_space
 from tests.hub.server import LocalHub
 from tests.test_architecture import ROOT
 
@@ -46,7 +45,7 @@ for stage, config in ((1, "alignment"), (2, "multi_view_vqa"), (3, "single_view"
     start = ["--model", folder]
 run("publish", "model", root / "stage3" / "encoder", "--repo-id", "org/encoder", *together)
 run("publish", "model", root / "stage3", "--repo-id", "org/vlm", *together)
-run("publish", "space", root / "space", "--repo-id", "org/demo", *together)
+run("publish", "space", sys.argv[2], "--repo-id", "org/demo", *together)
 """
 STRANGER = """
 import sys
@@ -84,7 +83,7 @@ for name in ("org/encoder", "org/rooms"):  # the code of the cards, as they stan
     exec(code, scope)
 assert scope["rows"].features is not None
 hub = HfApi()
-assert "import gradio" in open(hub.hf_hub_download("org/demo", "app.py", repo_type="space")).read()
+assert hub.space_info("org/demo", revision="v1").card_data.sdk == "gradio"
 (collection,) = sys.argv[1:]
 items = {(item.item_type, item.item_id) for item in hub.get_collection(collection).items}
 assert items == {("dataset", "org/rooms"), ("model", "org/encoder"), ("model", "org/vlm"), ("space", "org/demo")}
@@ -99,15 +98,16 @@ def run(arguments, **keywords):
 
 
 def test_whole_life(tmp_path):
-    make_space(tmp_path / "space")
     with LocalHub() as hub:
         at_work = hub.environment(tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
-        printed = run(["-c", LIFE, str(tmp_path)], env=at_work, cwd=tmp_path)
+        printed = run(["-c", LIFE, str(tmp_path), str(ROOT / "space_app")], env=at_work, cwd=tmp_path)
         (collection,) = hub.store.collections
         stranger = hub.environment(tmp_path / "stranger", token=None)
         (tmp_path / "stranger").mkdir()
         said = run(["-I", "-c", textwrap.dedent(STRANGER), collection], env=stranger, cwd=tmp_path / "stranger")
         assert said.splitlines()[-1].startswith("all of it")
+        demo = hub.repository("space", "org/demo").files("v1")
+        assert demo["app.py"] == (ROOT / "space_app" / "app.py").read_bytes()
         for name in ("encoder", "vlm"):
             files = hub.repository("model", f"org/{name}").files("v1")
             code = {path: content for path, content in files.items() if path.endswith(".py")}
