@@ -46,7 +46,7 @@ def test_depth_probe_on_informative_features_beats_the_controls(encoder, dense_f
     controls = result["controls"]
     assert rmse_m < 0.6 * min(controls["constant"]["rmse_m"], controls["position_only"]["rmse_m"])
     assert scores["delta1"] > controls["position_only"]["delta1"]
-    assert [set(example) for example in result["examples"]] == [{"image", "truth", "prediction"}] * 4
+    assert [set(example) for example in result["examples"]] == [{"image", "truth", "prediction", "features"}] * 4
     assert result["examples"][0]["prediction"].shape == (32, 32)
     assert result["encoder"]["resolution_px"] == [32, 32]
     assert {name: split["items"] for name, split in result["data"]["splits"].items()} == {"train": 24, "test": 8}

@@ -102,7 +102,7 @@ def test_limit_marks_the_report_as_partial_and_differences_of_the_encoders_are_t
         (["--tasks", "weather"], "--tasks 'weather' is no task: pass depth_linear"),
         (["--resolution", "big"], "--resolution 'big' is no size"),
         (["--limit", "0"], "limit 0 leaves no image"),
-        (["--data", "no-such/data"], "data 'no-such/data' has no split 'train'"),
+        (["--data", "rooms.other=no-such/data"], "data 'no-such/data' has no split 'train'"),
         (["--base", "no-such/encoder"], "--base: encoder 'no-such/encoder' cannot be loaded"),
         (["--tasks", "depth_linear", "--set", "depth_linear.max_depth_m=0.2"], "no depth between 0.001 and 0.2 m"),
         (["--set", "depth_linear.max_depth=1"], "has no such setting (did you mean 'max_depth_m'?)"),

@@ -205,4 +205,4 @@ def test_results_json_has_null_for_what_is_not_finite_and_can_be_shown_again():
     told = json.loads(json.dumps(strict(summary), allow_nan=False))
     assert told == {"mean": None, "deviation": None, "interval": [None, None], "n": [1, True]}
     assert number(told) == number(summary) == "nan"
-    assert verdict(depth.METRICS[0], told) == verdict(depth.METRICS[0], summary) == "undefined"
+    assert verdict(depth.METRICS[0], told, 10) == verdict(depth.METRICS[0], summary, 10) == "undefined"
