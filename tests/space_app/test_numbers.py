@@ -92,14 +92,18 @@ def test_rows_come_with_their_turns_and_what_these_speak_of(bundle, settings):
     assert {mark["x1"] is None for mark in data.turn_marks(row)} == {True, False}
 
 
-@pytest.mark.parametrize(
-    "source", ["/etc", "../outputs", "space_app/examples", "a/../b", "file:///etc", "hf://x/y", "x", "a/b/c"]
-)
-def test_a_visitor_cannot_name_a_folder(source, settings, monkeypatch, tmp_path):
-    (tmp_path / "space_app" / "examples").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refusal):  # space_app/examples is looked for on the Hub, not on this disk
+@pytest.mark.parametrize("source", ["/etc", "../outputs", "org/../data", "file:///etc", "hf://x/y", "x", "a/b/c"])
+def test_a_visitor_cannot_name_a_path(source, settings):
+    with pytest.raises(Refusal, match="no data set"):
         data.choices(source)
+
+
+def test_what_looks_like_an_id_is_not_looked_for_on_this_disk(bundle, settings, monkeypatch, tmp_path):
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "rooms").symlink_to(bundle / "data")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refusal):
+        data.choices("org/rooms")
 
 
 @pytest.mark.parametrize(("choice", "index"), [("single_view / train", 10**6), ("nothing / train", 0), ("", 0)])
