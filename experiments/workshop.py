@@ -115,7 +115,8 @@ class Workshop:
             start = {"--encoder": self.base(kind), "--language_model": self.language_model()}
         else:
             start = {"--model": self.stage(1, kind)}
-        return self._train(self.folder / kind / f"stage{number}", f"stage{number}", start, STAGE_CONFIGS[number])
+        folder = self.folder / kind / f"stage{number}"
+        return self._train(folder, f"stage{number}", start, STAGE_CONFIGS[number], replay=number == 2)
 
     def arm(self, arm: Arm) -> Piece:
         """The run of an arm; its encoder is at `encoder_of`."""
@@ -159,14 +160,15 @@ class Workshop:
         configs: tuple[str, ...],
         words: list[str] | None = None,
         arm: Arm | None = None,
+        replay: bool = False,
     ) -> Piece:
-        """One run of `spatialboost train`."""
+        """One run of `spatialboost train`; `replay` adds the dialogues' texts, lest the language model forget them."""
         from trainers import sft
 
         stage = int(recipe.removeprefix("stage")) if recipe.startswith("stage") else 3
         steps = self.preset.stage_steps[stage - 1]
         inputs = [self.make_world(), *start.values()]
-        data = self._data(configs, arm)
+        data = self._data(configs, arm) + (self._data(("single_view",), variant="text_only") if replay else [])
         argv = ["--config", shown(RECIPES / f"{recipe}.yaml")]
         argv += [word for option, piece in start.items() for word in (option, shown(piece.folder))]
         argv += ["--datasets", *data, *(words or []), "--output_dir", shown(folder), "--max_steps", str(steps)]
@@ -182,14 +184,13 @@ class Workshop:
 
         return self.ledger.do(folder, typed("train", argv), inputs, work)
 
-    def _data(self, configs: tuple[str, ...], arm: Arm | None) -> list[str]:
+    def _data(self, configs: tuple[str, ...], arm: Arm | None = None, variant: str = "") -> list[str]:
         """The entries of `--datasets`: the world's own, a variant's, or the first rows of them."""
         data = self.places().data
         present = [config for config in configs if (data / config).is_dir()]
-        if arm and arm.variant:
-            data = make_variant(
-                data, self.root / "variants" / arm.variant, arm.variant, configs, self.preset.world.workers
-            )
+        if variant := variant or (arm.variant if arm else ""):
+            workers = self.preset.world.workers
+            data = make_variant(data, self.root / "variants" / variant, variant, configs, workers)
         share = arm.share if arm else 1.0
         entries = []
         for config in present:
