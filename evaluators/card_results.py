@@ -25,9 +25,10 @@ HUB_TASKS = {
 def write_card_results(results: dict[str, Any], output: Path) -> None:
     """Write `model-index.yaml` and, for data sets that are on the Hub, `.eval_results/NAME.yaml` into `output`.
 
-    A partial run (`--limit`, a preset for CPUs) writes none: such numbers do not belong on a card.
+    A partial run (`--limit`, a preset for CPUs) and one with settings of its own (`--set`, `--upstream-compat`) write
+    none: such numbers do not belong on a card.
     """
-    if results["partial"] or results["preset"] != "full":
+    if results["partial"] or results["preset"] != "full" or results["changed"]:
         return
     name = next(iter(results["tasks"].values()))["boosted"]["name"]
     index = eval_results_to_model_index(Path(name).name, _index_entries(results))

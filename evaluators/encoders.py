@@ -14,6 +14,7 @@ import transformers
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
+from model_cards import weights_digest
 from modeling_spatialboost.dual_channel_attention import ENCODERS
 from modeling_spatialboost.encoder_loading import first_line
 
@@ -51,6 +52,8 @@ class Encoder:
         input_size_px: (height, width) its image processor would feed it.
         any_size: whether it takes images of another size, too.
         weights_hash: of configuration, code and weights; two encoders with one hash compute the same features.
+        weights_files: digest of the folder's weight files, by which `spatialboost publish` knows whose scores these
+            are; "" for one that came from the Hub.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Encoder:
     input_size_px: tuple[int, int]
     any_size: bool
     weights_hash: str
+    weights_files: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -93,6 +97,7 @@ class Encoder:
             "dtype": str(self.dtype).removeprefix("torch."),
             "preprocessing": asdict(self.preprocessing),
             "weights_hash": self.weights_hash,
+            "weights_files": self.weights_files,
         }
 
     def _moved(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -211,6 +216,7 @@ def load_encoder(
         input_size_px=input_size_px,
         any_size=_takes_any_size(vision_config.model_type),
         weights_hash=hash_model(model),
+        weights_files=weights_digest(id_or_folder),
     )
 
 

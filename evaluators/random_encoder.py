@@ -15,5 +15,9 @@ def randomised(encoder: Encoder, seed: int = 1000) -> Encoder:
         model = type(encoder.model)(copy.deepcopy(encoder.model.config))
     model = model.to(encoder.device, encoder.dtype).requires_grad_(False).eval()
     return dataclasses.replace(
-        encoder, name=f"random {encoder.name}", model=model, weights_hash=f"random-{seed}-{encoder.weights_hash}"
+        encoder,
+        name=f"random {encoder.name}",
+        model=model,
+        weights_hash=f"random-{seed}-{encoder.weights_hash}",
+        weights_files="",
     )

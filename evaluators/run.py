@@ -159,6 +159,7 @@ def report(
         "preset": arguments.preset,
         "limit": arguments.limit,
         "partial": arguments.limit is not None,
+        "changed": [*(f"--set {one}" for one in arguments.set), *(["--upstream-compat"] * arguments.upstream_compat)],
         "tasks": {},
         "not_measured": plan.not_measured | {entry: first_line(error) for entry, error in failed.items()},
         "environment": environment(device),

@@ -1,7 +1,7 @@
 """Push a model, an adapter, a data set or the Space to the Hub: checked, in one commit, loaded back, tagged.
 
 spatialboost publish model outputs/stage3/encoder --repo-id ORG/NAME --dry-run      # CPU, seconds: checks only
-spatialboost publish model outputs/stage3/encoder --repo-id ORG/NAME
+spatialboost publish model outputs/stage3/encoder --repo-id ORG/NAME --results outputs/report
 spatialboost publish adapter outputs/stage3/encoder --repo-id ORG/NAME-adapter      # only the second channel
 spatialboost publish dataset outputs/data --repo-id ORG/DATA --collection "SpatialBoost"
 spatialboost publish space space_app --repo-id ORG/DEMO --private
@@ -20,6 +20,7 @@ from publishing.hub import HubError, Published, Repository
 from publishing.kinds import KINDS, card_data
 from publishing.licences import adapter_problems, dataset_problems, model_problems, origins
 from publishing.loading import LoadingError, is_adapter, is_vlm, load_in_isolation, make_adapter, script_for
+from publishing.results import add_results
 from publishing.staging import stage
 
 MAX_LISTED, MAX_LEFT_LISTED = 40, 6
@@ -66,6 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="LICENCE",
         help="a licence of rows that you know to allow handing on; may be repeated",
     )
+    parser.add_argument(
+        "--results", metavar="REPORT", type=Path, help="folder of `spatialboost evaluate`; its figures go on the card"
+    )
     parser.add_argument("--own-weights", action="store_true", help="the base encoder was trained by you, from scratch")
     parser.add_argument("--dry-run", action="store_true", help="check everything, send nothing")
     return parser
@@ -104,6 +108,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--repo-id {arguments.repo_id}: give ORG/NAME, of letters, digits, '-', '_' and '.'.")
     if not arguments.folder.is_dir():
         raise ValueError(f"DIR={str(arguments.folder)!r} is no folder: pass the one that holds the {arguments.kind}.")
+    if arguments.results and arguments.kind not in ("model", "adapter"):
+        raise ValueError(f"--results {arguments.results} is for a model or an adapter, not for a {arguments.kind}.")
     if arguments.create_pr and arguments.revision:
         raise ValueError(
             f"--create-pr and --revision {arguments.revision} exclude each other: it is made against main."
@@ -124,6 +130,8 @@ def prepared(arguments: argparse.Namespace) -> Iterator[Path]:
                     (source / name).write_bytes((arguments.folder / name).read_bytes())
         pinned = "main" if is_pull_request(arguments) else arguments.tag
         left = stage(source, KINDS[arguments.kind], staged, arguments.repo_id, pinned)
+        if arguments.results:
+            add_results(staged, arguments.results, arguments.folder, arguments.repo_id.split("/")[1])
         found = problems(arguments.kind, staged, arguments.folder)
         found += [] if found else licence_problems(arguments, staged)
         if found:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from model_cards import CITATION, render
+from model_cards import CITATION, NOT_MEASURED, licence_chain, licence_data, render
 from publishing.kinds import RECORD, Kind, is_left_at_home
 
 # Records of ours in which a folder of this machine becomes its last name
@@ -116,12 +116,10 @@ def adapter_card(record: dict[str, Any]) -> str:
     """README.md of an adapter, from its record."""
     from huggingface_hub import ModelCardData
 
-    base, dinov3 = record.get("base_encoder"), str(record.get("model_type")).startswith("dinov3")
+    base, model_type = record.get("base_encoder"), str(record.get("model_type"))
     data = ModelCardData(
         library_name="spatialboost",
-        license="other",
-        license_name="dinov3-license" if dinov3 else None,
-        license_link="LICENSE.md" if dinov3 else None,
+        **licence_data(base),
         pipeline_tag="image-feature-extraction",
         base_model=base,
         base_model_relation="adapter" if base else None,
@@ -130,9 +128,11 @@ def adapter_card(record: dict[str, Any]) -> str:
     return render(
         "adapter_card",
         metadata=data.to_yaml().strip(),
-        base=f"[{base}](https://huggingface.co/{base})" if base else f"a {record.get('model_type')} encoder",
+        base=f"[{base}](https://huggingface.co/{base})" if base else f"a {model_type} encoder",
         num_parameters=f"{record.get('num_parameters', 0):,}",
-        built_with=" Built with DINOv3." if dinov3 else "",
+        built_with=" Built with DINOv3." if model_type.startswith("dinov3") else "",
         base_argument="" if base else ", base=BASE",
+        results=NOT_MEASURED,
+        licences=licence_chain(base, model_type, "Attn_plus began as a copy of the base's attention. It and alpha"),
         citation=CITATION,
     )

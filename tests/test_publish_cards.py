@@ -15,7 +15,8 @@ from trainers.cards import write_encoder_card, write_vlm_card
 RECORD = {
     "stage": 3,
     "description": "encoder fine-tuning through the second channel",
-    "data": [{"name": "org/rooms:single_view:train", "rows": 9}],
+    "config": {"learning_rate": 1e-5, "seed": 0},
+    "data": [{"name": "org/rooms:single_view:train", "rows": 9, "fingerprint": "0" * 64}],
     "trainable_parameters": {"attn_plus": 10},
     "frozen_parameters": 20,
     "learning_rates": {"attn_plus": 1e-5},

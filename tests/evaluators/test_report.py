@@ -51,6 +51,7 @@ def results():
         "preset": "full",
         "limit": None,
         "partial": False,
+        "changed": [],
         "tasks": entries,
         "not_measured": {"depth_linear/nyud": "no data"},
         "environment": {"torch": "2"},
@@ -162,6 +163,7 @@ def test_the_papers_numbers_have_footnotes(results, tmp_path):
 def test_a_full_run_leaves_entries_for_the_card_and_a_partial_one_none(results, tmp_path, monkeypatch):
     write_card_results(results | {"partial": True}, tmp_path)
     write_card_results(results | {"preset": "cpu"}, tmp_path)
+    write_card_results(results | {"changed": ["--set depth_linear.steps=1"]}, tmp_path)
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(__import__("evaluators.catalogue").catalogue.DATA_SETS, "rooms", _on_the_hub())
     write_card_results(results, tmp_path)
