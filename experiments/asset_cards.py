@@ -34,6 +34,7 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.f
 model = SpatialBoostModel.from_adapter("experiments/assets/boosted", "experiments/assets/base")""",
 }
 TAGS = {"base": "image-feature-extraction", "language_model": "text-generation", "boosted": "image-feature-extraction"}
+LOWER_IS_BETTER = {"depth_rmse_m": True, "miou": False, "attribute_map": False}
 PROBE_HEAD = (
     "| encoder | depth RMSE, m | mIoU, % | attribute mAP, % |\n|---|---|---|---|",
     "Ridge probes on held-out rooms (`python -m experiments.ridge_probe`), one seed:",
@@ -70,7 +71,8 @@ def making(record: dict[str, Any]) -> str:
         f"* Rooms: {world['num_scenes']:,} of {world['views']} views, {world['image_size_px']} px.",
     ]
     for run in record["trained"]:
-        lines.append(f"* {run['run']}: {run['seconds']:.0f} s, final loss {run['final_loss']:.3f}.")
+        seconds = f"{run['seconds_since_last_start']:.0f} s since it was last started"
+        lines.append(f"* {run['run']}: {run['steps']:,} steps, {seconds}, final loss {run['final_loss']:.3f}.")
     return "\n".join([*lines, "* All numbers: `run.json`."])
 
 
@@ -88,9 +90,18 @@ def worth(name: str, record: dict[str, Any]) -> str:
     if name == "base":
         verdict = "It passes" if record["admitted"] else "Too weak: it does not pass"
         return f"{text}\n\n{verdict} the gate: better than `position` on depth, twice its precision on attributes."
-    lines = [text, "", "Right answers on held-out questions with the own image, with another one, and with none:", ""]
+    lost = [key for key, lower in LOWER_IS_BETTER.items() if _worse(record["probes"], key, lower)]
+    if lost:
+        text += f"\n\n**Worse than its base** on {', '.join(lost)}: it shows the format, not the method's worth."
+    lines = [text, "", "Right answers on held-out questions with the own image, with another one, and with none (where the",
+             "three are alike, the language model does not look at the image):", ""]  # fmt: skip
     for stage, configs in record["reading"].items():
         for config, kinds in configs.items():
             right = ", ".join(f"{100 * share:.1f} %" for share in kinds["all"]["right"].values())
             lines.append(f"* {stage}, `{config}`: {right} of {kinds['all']['answers']}.")
     return "\n".join(lines)
+
+
+def _worse(probes: dict[str, dict[str, float]], key: str, lower_is_better: bool) -> bool:
+    base, boosted = probes["base"][key], probes["boosted"][key]
+    return boosted > base if lower_is_better else boosted < base

@@ -231,7 +231,9 @@ def _history(folder: Path) -> dict[str, Any]:
         "trainable_parameters",
         "frozen_parameters",
     )
-    return {"run": folder.name} | {name: record[name] for name in kept if name in record}
+    history = {"run": folder.name} | {name: record[name] for name in kept if name in record}
+    history.setdefault("steps", record.get("recipe", {}).get("steps"))
+    return history | {"seconds_since_last_start": record["seconds"]}  # a run that was resumed took longer
 
 
 def leave(folder: Path, record: dict[str, Any]) -> None:
