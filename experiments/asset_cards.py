@@ -34,6 +34,10 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.f
 model = SpatialBoostModel.from_adapter("experiments/assets/boosted", "experiments/assets/base")""",
 }
 TAGS = {"base": "image-feature-extraction", "language_model": "text-generation", "boosted": "image-feature-extraction"}
+READING = (
+    "Right answers on held-out questions with the own image, with another one, and with none (where the three are\n"
+    "alike, the language model does not look at the image):"
+)
 LOWER_IS_BETTER = {"depth_rmse_m": True, "miou": False, "attribute_map": False}
 PROBE_HEAD = (
     "| encoder | depth RMSE, m | mIoU, % | attribute mAP, % |\n|---|---|---|---|",
@@ -93,8 +97,7 @@ def worth(name: str, record: dict[str, Any]) -> str:
     lost = [key for key, lower in LOWER_IS_BETTER.items() if _worse(record["probes"], key, lower)]
     if lost:
         text += f"\n\n**Worse than its base** on {', '.join(lost)}: it shows the format, not the method's worth."
-    lines = [text, "", "Right answers on held-out questions with the own image, with another one, and with none (where the",
-             "three are alike, the language model does not look at the image):", ""]  # fmt: skip
+    lines = [text, "", READING, ""]
     for stage, configs in record["reading"].items():
         for config, kinds in configs.items():
             right = ", ".join(f"{100 * share:.1f} %" for share in kinds["all"]["right"].values())

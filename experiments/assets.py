@@ -220,17 +220,8 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
 def _history(folder: Path) -> dict[str, Any]:
     """What of a run's own record holds anywhere."""
     record = read_record(folder) or {}
-    kept = (
-        "git_commit",
-        "hardware",
-        "losses",
-        "mean_loss",
-        "final_loss",
-        "seconds",
-        "alpha",
-        "trainable_parameters",
-        "frozen_parameters",
-    )
+    kept = ["git_commit", "hardware", "losses", "steps", "mean_loss", "final_loss", "alpha"]
+    kept += ["trainable_parameters", "frozen_parameters"]
     history = {"run": folder.name} | {name: record[name] for name in kept if name in record}
     history.setdefault("steps", record.get("recipe", {}).get("steps"))
     return history | {"seconds_since_last_start": record["seconds"]}  # a run that was resumed took longer
