@@ -47,6 +47,11 @@ class BuildSummary:
     fingerprint: str
 
     @property
+    def example_config(self) -> str | None:
+        """The configuration whose example the card shows, the first that has one."""
+        return next((name for name in CONFIGS if name in self.examples), None)
+
+    @property
     def configs(self) -> dict[str, dict[str, int]]:
         """Rows per split of each configuration that has any, in the order of `CONFIGS`."""
         return {
@@ -142,8 +147,18 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def dataset_card(plan: BuildPlan, summary: BuildSummary, command: str, class_names: tuple[str, ...]) -> str:
-    """The README.md of the data set, with the YAML block that `load_dataset` reads."""
+def dataset_card(
+    plan: BuildPlan, summary: BuildSummary, command: str, class_names: tuple[str, ...], picture: str | None = None
+) -> str:
+    """The README.md of the data set, with the YAML block that `load_dataset` reads.
+
+    Args:
+        plan: of the build.
+        summary: of all its shards.
+        command: that makes this data again.
+        class_names: of the ids in class maps.
+        picture: name of the example's picture beside the card.
+    """
     first_config, first_splits = next(iter(summary.configs.items()))
     total = sum(summary.rows.values())
     classes = f"Classes, by id: {', '.join(class_names)}." if class_names else "Class ids are not known here."
@@ -159,7 +174,7 @@ def dataset_card(plan: BuildPlan, summary: BuildSummary, command: str, class_nam
         first_config=first_config,
         first_split=next(iter(first_splits)),
         classes=classes if "dense" in summary.configs else "",
-        example=_example(summary),
+        example=_example(summary, picture),
         sources=_sources(summary),
         models=models_table(plan),
         balance="\n\n".join([balance_table(summary.answers), captions_sentence(summary.captions)]).strip(),
@@ -232,15 +247,23 @@ def _drops(summary: BuildSummary) -> str:
     return "\n".join(lines)
 
 
-def _example(summary: BuildSummary) -> str:
-    """The first dialogue of the first dialogue configuration, as quoted lines."""
-    if not summary.examples:
+def _example(summary: BuildSummary, picture: str | None) -> str:
+    """The first dialogue of the first dialogue configuration, as quoted lines below its picture."""
+    config = summary.example_config
+    if config is None:
         return "This data set has no dialogues."
-    config = next(name for name in CONFIGS if name in summary.examples)
     texts = summary.examples[config][: 2 * EXAMPLE_TURNS]
     lines = [f"The first of `{config}`:", ""]
+    if picture:
+        shown = "rings hold the numbers of the turns that ask about a point, boxes are the things that turns speak of"
+        lines += [
+            f"![The views of the example, with points and boxes drawn]({picture})",
+            "",
+            f"In the picture {shown}.",
+            "",
+        ]
     for place, text in enumerate(texts):
-        speaker = "assistant" if place % 2 else "user"
+        speaker = "assistant" if place % 2 else f"user, turn {place // 2 + 1}"
         first, *rest = [line for line in text.split("\n") if line.strip()]
         lines += [f"> **{speaker}**: {first}  ", *(f"> {line}  " for line in rest)]
     return "\n".join(lines)

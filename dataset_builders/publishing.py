@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from dataset_builders.card import dataset_card, file_name, report_json, summarise
+from dataset_builders.card import BuildSummary, dataset_card, file_name, report_json, summarise
 from dataset_builders.configs import CONFIGS
 from dataset_builders.plans import BuildPlan, ShardReport, appearing, full_disk_told
 from dataset_builders.shards import write_tables
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 REPORT_NAME = "build_report.json"
 CLASSES_NAME = "classes.json"
 CARD_NAME = "README.md"
+PICTURE_NAME = "example.png"
 BYTES_PER_MB = 1_000_000
 
 
@@ -94,7 +95,8 @@ def publish(
         if class_names and "dense" in summary.configs:
             _write(plan, CLASSES_NAME, json.dumps(class_names, indent=1))
         if summary.rows:
-            _write(plan, CARD_NAME, dataset_card(plan, summary, command, class_names))
+            picture = _write_picture(plan, summary, names)
+            _write(plan, CARD_NAME, dataset_card(plan, summary, command, class_names, picture))
         content = report_json(plan, summary, reports) | {"files": names}
         _write(plan, REPORT_NAME, json.dumps(content, indent=1))
     remove_staging(plan)
@@ -164,6 +166,21 @@ def _read(group: RowGroup) -> "pyarrow.Table":
     with ParquetFile(group.staged) as staged:
         table = staged.read_row_group(group.number)
     return table if all(group.kept) else table.filter(list(group.kept))
+
+
+def _write_picture(plan: BuildPlan, summary: BuildSummary, names: list[str]) -> str | None:
+    """Draw the record that the card tells; returns the picture's name, None where there is none to draw."""
+    from dataset_builders.card_picture import draw_example, example_record  # which draws as `inspection` does
+
+    if summary.example_config is None:
+        return None
+    files = (plan.output_dir / name for name in names if name.startswith(f"{summary.example_config}/"))
+    record = example_record(files, summary.examples[summary.example_config])
+    if record is None:
+        return None
+    with appearing(plan.output_dir / PICTURE_NAME, plan.staging_dir) as partial:
+        draw_example(record, partial)
+    return PICTURE_NAME
 
 
 def _write(plan: BuildPlan, name: str, text: str) -> None:

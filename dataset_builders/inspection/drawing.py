@@ -85,8 +85,11 @@ def _mask_image(row: Row, width: int, height: int) -> str:
     return f'<image href="{uri}" width="{width}" height="{height}"/>'
 
 
-def _box_svg(facts: RecordFacts, row: Row, view: int, asked: bool) -> str:
-    """The edges of an object's 3D box, seen by a view; bold and with its name if a turn speaks of it."""
+def box_corners_px(facts: RecordFacts, row: Row, view: int) -> np.ndarray | None:
+    """The corners (8, 2) of an object's 3D box in the pixels of a view; None if one is too near to be seen.
+
+    `EDGES` says which of them are joined.
+    """
     camera = facts.cameras[view]
     box = facts.box(row, view)
     signs = np.array([[(corner >> bit & 1) - 0.5 for bit in range(3)] for corner in range(8)])  # (8, 3)
@@ -94,9 +97,17 @@ def _box_svg(facts: RecordFacts, row: Row, view: int, asked: bool) -> str:
     to_camera = facts.world_to_camera[view] @ np.linalg.inv(facts.canonical[view])
     corners = corners @ to_camera[:3, :3].T + to_camera[:3, 3]
     if (corners[:, 2] < NEAR_M).any():
+        return None
+    focal, centre = (camera["fx"], camera["fy"]), (camera["cx"], camera["cy"])
+    return corners[:, :2] / corners[:, 2:] * focal + centre
+
+
+def _box_svg(facts: RecordFacts, row: Row, view: int, asked: bool) -> str:
+    """The edges of an object's 3D box, seen by a view; bold and with its name if a turn speaks of it."""
+    corners = box_corners_px(facts, row, view)
+    if corners is None:
         return ""
-    u = camera["fx"] * corners[:, 0] / corners[:, 2] + camera["cx"]
-    v = camera["fy"] * corners[:, 1] / corners[:, 2] + camera["cy"]
+    camera, (u, v) = facts.cameras[view], corners.T
     size = max(camera["width"], camera["height"]) / 320
     lines = "".join(f'<path d="M{u[a]:.1f} {v[a]:.1f}L{u[b]:.1f} {v[b]:.1f}"/>' for a, b in EDGES)
     style = f'stroke="{colour_of(row["id"])}" stroke-width="{size * (1.4 if asked else 0.5):.2f}" fill="none"'
@@ -110,17 +121,22 @@ def _box_svg(facts: RecordFacts, row: Row, view: int, asked: bool) -> str:
     return f"{group}{text}{escape(row['name'])}</text>"
 
 
-def _points_svg(record: Row, view: int, width: int, height: int) -> list[str]:
-    """A ring around every point of a view that a turn speaks of, with the numbers of the turns."""
+def points_of(record: Row, view: int) -> dict[tuple[float, float], str]:
+    """The points (x, y) of a view that turns speak of, 0..1, with the numbers of those turns, such as "2,5"."""
     turns: dict[tuple[float, float], list[str]] = {}
     for turn in record["turns"]:
         for point in turn["points"]:
             if point["view"] == view:
                 turns.setdefault((point["x"], point["y"]), []).append(str(turn["index"]))
+    return {place: ",".join(dict.fromkeys(numbers)) for place, numbers in turns.items()}
+
+
+def _points_svg(record: Row, view: int, width: int, height: int) -> list[str]:
+    """A ring around every point of a view that a turn speaks of, with the numbers of the turns."""
     size = max(width, height) / 320
     parts = []
-    for (x, y), numbers in turns.items():
-        u, v, label = x * width, y * height, ",".join(dict.fromkeys(numbers))
+    for (x, y), label in points_of(record, view).items():
+        u, v = x * width, y * height
         anchor, shift = ("end", -4) if x > 0.85 else ("start", 4)
         place = f'x="{u + shift * size:.1f}" y="{max(v - 3 * size, 9 * size):.1f}" text-anchor="{anchor}"'
         parts.append(
