@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -53,14 +54,6 @@ def show_images(paths: list[str] | None) -> tuple[Any, Any, list[Turn], Chat]:
     """Show new images on the board and begin a new conversation."""
     images = open_images(paths) if paths else []
     return gr.HTML(value=[], pictures=pictures_of(images), spoken=[]), paths or [], [], []
-
-
-def insert_mark(question: str, marks: Any, paths: list[str]) -> str:
-    """The question with the newest mark named at its end."""
-    known = read_marks(marks, len(paths))
-    if not known:
-        return question
-    return f"{question.rstrip()} {mention(known[-1], len(paths))} ".lstrip()
 
 
 def steps_of(question: str, num_images: int) -> list[str]:
@@ -176,7 +169,8 @@ def build() -> None:
     private: dict[str, Any] = {"api_visibility": "private"}
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", **private}
     upload.change(friendly(show_images), [upload], [board, paths, turns, chat], **private)
-    board.mark(friendly(insert_mark), [question, board, paths], [question], **quick)
+    name_mark = Path(__file__).with_name("mention.js").read_text(encoding="utf-8")
+    board.mark(None, [question, board], [question], js=name_mark)  # in the browser: fast clicks must not overtake
     running = gr.on(
         [send.click, question.submit],
         friendly(respond),

@@ -36,7 +36,9 @@ function drawMark(figure, mark, kind) {
     const tag = document.createElement("span");
     tag.className = "tag " + kind;
     tag.textContent = mark.label;  // never as markup
-    tag.style.left = 100 * Math.min(mark.x, mark.x1 ?? 1) + "%";
+    const left = Math.min(mark.x, mark.x1 ?? 1), right = Math.max(mark.x, mark.x1 ?? 0);
+    if (left > 0.6) tag.style.right = 100 * (1 - right) + "%";  // or it would leave the image
+    else tag.style.left = 100 * left + "%";
     tag.style.top = 100 * Math.max(0.06, Math.min(mark.y, mark.y1 ?? 1)) + "%";
     figure.append(tag);
   }
