@@ -1,7 +1,8 @@
 """The Space on this machine: depth, questions, scenes, features and data in a browser.
 
 Without arguments it shows the small assets that come with the code: their depth heads are trained on freshly drawn
-rooms, once, which takes minutes. A part that is not there says so in its tab.
+rooms, once, in about half a minute. They have no vision-language model: `--model` brings one. A part that is not there
+says so in its tab.
 
     spatialboost demo                                                  # the small assets
     spatialboost demo --model outputs/quickstart/stage3                # chat with a model that you trained
