@@ -111,6 +111,13 @@ class ResumableTrainer(Trainer):
         rate, output_dir = self.args.learning_rate, str(self.args.output_dir)
         self.loss_guard.check(lambda: f"lower --learning_rate (now {rate:g}), and {go_on(output_dir)}")
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As transformers', which makes one step too many where the checkpoint is of the last one."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     # Rows of the batches
 
     def get_train_dataloader(self) -> DataLoader:

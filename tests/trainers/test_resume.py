@@ -15,6 +15,7 @@ import trainers.checkpoints
 from tests.trainers.conftest import common
 from tests.trainers.killed import assert_same_run, at_call, in_batch, in_save, kill, main, run_in_child
 from trainers.checkpoints import PARTIAL, last_checkpoint
+from trainers.resumable import ResumableTrainer
 from trainers.run_record import is_finished, read_record
 
 SETTINGS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "logging_steps": 3, "report_to": "none"}
@@ -46,6 +47,7 @@ GROUPED = {"train_sampling_strategy": "group_by_length", "dataloader_num_workers
     (3, {"optim": "adamw_8bit"}, at_call(trainers.checkpoints.os, "rename", 2, kill), 2),
     (2, {"save_total_limit": 1}, at_call(trainers.checkpoints.os, "replace", 3, kill), 6),  # the results appear
     (2, {"save_total_limit": 1}, at_call(trainers.checkpoints.os, "rename", 3, kill), 4),  # the first goes
+    (3, {"max_steps": 5, "save_steps": 5}, at_call(ResumableTrainer, "_save", 1, kill), 5),  # in the middle of an epoch
 ])  # fmt: skip
 def test_a_killed_run_ends_as_an_undisturbed_one(start, data, tmp_path, stage, settings, sabotage, last, monkeypatch):
     if "cache_features" in settings:
