@@ -3,6 +3,7 @@ exists, every link and picture is there; what is cheap is run."""
 
 import argparse
 import ast
+import dataclasses
 import importlib
 import importlib.util
 import re
@@ -19,15 +20,18 @@ import spatialboost_cli
 from dataset_builders import build
 from experiments.tiny_models import save_tiny_encoder
 from modeling_spatialboost import SpatialBoostImageProcessor, SpatialBoostModel
+from trainers.baselines.arguments import BaselineArguments
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
+PLACES = ("*.md", "docs/*.md", "benchmarks/*.md", "space_app/*.md")
+PAGES = sorted(path for pattern in PLACES for path in ROOT.glob(pattern))
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 INLINE = re.compile(r"`((?:spatialboost|python -m) [^`]+)`")
 # What stands for something of the reader's own: no word of these is looked up
 PLACEHOLDER = re.compile(r"\.\.\.|\[|<|\||\$|^VERB$")
+OPTIONS_OF_OTHERS = {"--shutdown_timeout", "--signal"}  # of torchrun and Slurm
 OURS = ("benchmarks", "dataset_builders", "evaluators", "experiments", "model_cards", "publishing", "trainers")
 
 
@@ -96,6 +100,16 @@ def test_a_command_is_one_that_its_parser_takes(module, arguments):
             assert missing, " ".join(arguments)
         except argparse.ArgumentError as error:
             pytest.fail(f"{' '.join(arguments)}: {error}")
+
+
+def test_every_option_in_running_text_is_one_of_ours():
+    named = re.findall(rf"python -m ((?:{'|'.join(OURS)})\.\w+)", " ".join(TEXTS.values()))
+    modules = {*named, *(module for module, _ in spatialboost_cli.VERBS.values())}
+    known = {option for name in modules for option in options_of(importlib.import_module(name).make_parser())}
+    known |= {f"--{field.name}" for field in dataclasses.fields(BaselineArguments)} | OPTIONS_OF_OTHERS
+    for page, text in TEXTS.items():
+        unknown = set(re.findall(r"`(--[\w-]+)", BLOCK.sub("", text))) - known
+        assert not unknown, f"{page}: {unknown}"
 
 
 def test_targets_of_make_are_there():
