@@ -6,13 +6,15 @@ import pytest
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 from huggingface_hub.repocard_data import eval_results_to_model_index
+from PIL import Image
 
 from experiments.tiny_models import save_tiny_encoder
 from model_cards import weights_digest
 from modeling_spatialboost import SpatialBoostImageProcessor, SpatialBoostModel
+from publishing.publish import make_parser, prepared
 from publishing.results import read_report
 from publishing.staging import adapter_card
-from tests.commands import publish
+from tests.commands import evaluate, publish
 from tests.hub.clients import local_hub
 from tests.test_publish_cards import RECORD
 from trainers.cards import write_encoder_card
@@ -60,6 +62,11 @@ def write(folder, results):
     (folder / "results.json").write_text(json.dumps(results))
 
 
+def sent(kind, folder, report):
+    """The folder with what would be sent."""
+    return prepared(make_parser().parse_args([kind, str(folder), "--repo-id", "org/x", "--results", str(report)]))
+
+
 def change(folder, **changes):
     write(folder, json.loads((folder / "results.json").read_text()) | changes)
 
@@ -80,11 +87,10 @@ def test_the_figures_arrive_on_the_card_and_beside_it(encoder, report, monkeypat
     assert files[".eval_results/nyud.yaml"] == (report / ".eval_results" / "nyud.yaml").read_bytes()
 
 
-def test_an_adapter_takes_the_figures_of_the_encoder_that_it_comes_from(encoder, report, monkeypatch):
-    with local_hub(monkeypatch) as hub:
-        assert publish(["adapter", str(encoder), "--repo-id", "org/adapter", "--results", str(report)]) == 0
-        files = hub.repository("model", "org/adapter").files("main")
-    assert b"| depth_linear | nyud |" in files["README.md"] and ".eval_results/nyud.yaml" in files
+def test_an_adapter_takes_the_figures_of_the_encoder_that_it_comes_from(encoder, report):
+    with sent("adapter", encoder, report) as staged:
+        assert "| depth_linear | nyud |" in (staged / "README.md").read_text()
+        assert (staged / ".eval_results" / "nyud.yaml").is_file()
 
 
 @pytest.mark.parametrize(
@@ -121,3 +127,20 @@ def test_what_is_no_report_and_what_takes_none(encoder, report, tmp_path, capsys
 
 def test_a_card_of_an_adapter_has_a_place_for_them():
     assert "\n## Results\n" in adapter_card({"model_type": "dinov2"})
+
+
+def test_what_the_evaluator_writes_is_what_publish_reads(encoder, tmp_path):
+    for name, colour in {"red": (200, 30, 30), "blue": (30, 30, 200)}.items():
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(10):
+            picture = Image.new("RGB", (40, 40), tuple(value + number for value in colour))
+            picture.save(tmp_path / "pictures" / name / f"{number}.png")
+    sides = ["--base", str(encoder.parent / "base"), "--boosted", str(encoder)]
+    data = ["--tasks", "knn_classification", "--data", f"folder={tmp_path / 'pictures'}"]
+    assert evaluate([*sides, *data, "--output", str(tmp_path / "full")]) == 0
+    with sent("model", encoder, tmp_path / "full") as staged:
+        card = ModelCard((staged / "README.md").read_text())
+    assert "| knn_classification | folder | " in card.text and card.data.eval_results[0].metric_value is not None
+    assert evaluate([*sides, *data, "--limit", "8", "--output", str(tmp_path / "part")]) == 0
+    with pytest.raises(ValueError, match="--limit 8, and such figures"), sent("model", encoder, tmp_path / "part"):
+        pass
