@@ -47,7 +47,7 @@ GROUPED = {"train_sampling_strategy": "group_by_length", "dataloader_num_workers
     (3, {"optim": "adamw_8bit"}, at_call(trainers.checkpoints.os, "rename", 2, kill), 2),
     (2, {"save_total_limit": 1}, at_call(trainers.checkpoints.os, "replace", 3, kill), 6),  # the results appear
     (2, {"save_total_limit": 1}, at_call(trainers.checkpoints.os, "rename", 3, kill), 4),  # the first goes
-    (3, {"max_steps": 5, "save_steps": 5}, at_call(ResumableTrainer, "_save", 1, kill), 5),  # in the middle of an epoch
+    (3, {"max_steps": 5, "save_steps": 5}, at_call(ResumableTrainer, "_save", 1, kill), 5),  # within an epoch
 ])  # fmt: skip
 def test_a_killed_run_ends_as_an_undisturbed_one(start, data, tmp_path, stage, settings, sabotage, last, monkeypatch):
     if "cache_features" in settings:
