@@ -41,3 +41,4 @@ if __name__ == "__main__":
     for argv in json.loads(Path(sys.argv[1]).read_text()):
         sft.main(argv)
     torch.distributed.destroy_process_group()
+    os._exit(0)  # now and then gloo's threads abort a process that takes itself apart
