@@ -28,6 +28,16 @@ def cached_array(cache_dir: Path, key: str, make: Callable[[Path], None]) -> tor
     return torch.from_numpy(np.load(file, mmap_mode="c"))
 
 
+def cached_value(cache_dir: Path, key: str, compute: Callable[[], np.ndarray]) -> torch.Tensor:
+    """As `cached_array`, for an array that `compute()` returns."""
+
+    def make(file: Path) -> None:
+        with file.open("wb") as stream:  # np.save would add a suffix to a path
+            np.save(stream, compute())
+
+    return cached_array(cache_dir, key, make)
+
+
 def shared_array(cache_dir: Path, key: str, make: Callable[[Path], None]) -> torch.Tensor:
     """As `cached_array`, made by all processes together: `make` is called in each, with one file.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluators.array_cache import cached_array
+from evaluators.array_cache import cached_value
 from evaluators.contract import Result, TaskConfig
 from evaluators.data_sets.image_folder import LabelledData, LabelledPictures, load_image_folder
 from evaluators.data_sets.imagenet import load_imagenet
@@ -85,18 +85,17 @@ class Course:
         scores = {"constant": aggregate((self.data.test.labels == commonest)[:, None].astype(float))}
         for name, describer in control_describers(self.encoder, self.framing).items():
             splits = " ".join(part.describe()["fingerprint"] for part in (train, test))
-            make = partial(self._save_predictions, train, test, describer, predict)
-            predicted = cached_array(self.config.cache_dir, f"control {describer.key} {splits} {self.config}", make)
+            compute = partial(self._predictions, train, test, describer, predict)
+            predicted = cached_value(self.config.cache_dir, f"control {describer.key} {splits} {self.config}", compute)
             scores[name] = aggregate((predicted.numpy() == test.labels)[:, None].astype(float))
         return scores
 
-    def _save_predictions(
-        self, train: LabelledPictures, test: LabelledPictures, describer: Describer, predict: Predictor, file: Path
-    ) -> None:
+    def _predictions(
+        self, train: LabelledPictures, test: LabelledPictures, describer: Describer, predict: Predictor
+    ) -> np.ndarray:
         """Train and apply the classifier on a control's features; base and boosted share the result."""
         known, asked = (self.vectors(part, describer) for part in (train, test))
-        with file.open("wb") as handle:
-            np.save(handle, predict(known, train.labels, asked, self.config.seeds[0]))
+        return predict(known, train.labels, asked, self.config.seeds[0])
 
     def result(
         self,

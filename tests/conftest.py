@@ -14,3 +14,20 @@ torch.set_num_threads(1)  # the models are tiny: more threads only wait for each
 @pytest.fixture(autouse=True)
 def _deterministic():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub on this machine, see tests/hub."""
+    from tests.hub.clients import local_hub
+
+    with local_hub(monkeypatch) as hub:
+        yield hub
+
+
+@pytest.fixture
+def space(tmp_path):
+    """The folder of a small Space."""
+    from tests.hub.clients import make_space
+
+    return make_space(tmp_path / "space")

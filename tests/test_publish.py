@@ -8,26 +8,9 @@ import torch
 from modeling_spatialboost import SpatialBoostModel
 from modeling_spatialboost.dual_channel_attention import boosted_modules
 from tests.commands import publish
-from tests.hub.clients import contents, local_hub, make_space
+from tests.hub.clients import SPACE, contents, push
 from tests.hub.store import Repository
 from tests.modeling_spatialboost.encoders import tiny_encoder
-
-SPACE = "org/rooms"
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with local_hub(monkeypatch) as hub:
-        yield hub
-
-
-@pytest.fixture
-def space(tmp_path):
-    return make_space(tmp_path / "space")
-
-
-def push(folder, *more):
-    return publish(["space", str(folder), "--repo-id", SPACE, *more])
 
 
 def files(hub, revision="main"):

@@ -8,7 +8,6 @@ from huggingface_hub import DatasetCard, ModelCard, RepoCard
 
 from modeling_spatialboost import SpatialBoostConfig
 from publishing.staging import adapter_card, pin_card
-from tests.hub.clients import local_hub
 from tests.test_architecture import ROOT
 from trainers.cards import write_encoder_card, write_vlm_card
 
@@ -27,12 +26,6 @@ RECORD = {
     "versions": {"torch": "2.15.0"},
     "alpha": [{"layer": 0, "mean": 0.5, "min": 0.4, "max": 0.6}],
 }
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with local_hub(monkeypatch) as hub:
-        yield hub
 
 
 def encoder(folder):

@@ -245,7 +245,8 @@ def test_an_adapter_of_gated_weights_brings_their_licence(tmp_path, refused, acc
 
 
 def test_an_adapter_of_other_weights_needs_none(tmp_path, accepted):
-    accepted("adapter", make_adapter(tmp_path / "adapter", base_encoder=None, hidden_size=64))
+    folder = make_adapter(tmp_path / "adapter", base_encoder=None, hidden_size=64)
+    assert "LICENSE.md" not in accepted("adapter", folder)  # nothing is asked for, and none is put there
 
 
 def make_data(folder, licences):

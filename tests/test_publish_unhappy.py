@@ -3,26 +3,10 @@
 import pytest
 
 from tests.commands import publish
-from tests.hub.clients import contents, local_hub, make_space
+from tests.hub.clients import SPACE, contents, push
 from tests.hub.faults import CUT, DROP, FLIP, Fault
 
-SPACE = "org/rooms"
 INTERRUPTED = "run the same command again"
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with local_hub(monkeypatch) as hub:
-        yield hub
-
-
-@pytest.fixture
-def space(tmp_path):
-    return make_space(tmp_path / "space")
-
-
-def push(folder, *more):
-    return publish(["space", str(folder), "--repo-id", SPACE, *more])
 
 
 def is_empty(hub):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from evaluators.array_cache import cached_array
+from evaluators.array_cache import cached_array, cached_value
 from evaluators.encoders import Encoder
 from evaluators.random_encoder import randomised
 
@@ -105,12 +105,7 @@ def control_inputs(encoder: Encoder, resolution: tuple[int, int]) -> dict[str, P
 
 def cached_items(cache_dir: Path, key: list[Any], measure: Callable[[], np.ndarray]) -> np.ndarray:
     """Return the items of a control, measured once for both encoders."""
-
-    def make(file: Path) -> None:
-        with file.open("wb") as handle:
-            np.save(handle, measure())
-
-    return cached_array(cache_dir, f"robot control {json.dumps(key)}", make).numpy()
+    return cached_value(cache_dir, f"robot control {json.dumps(key)}", measure).numpy()
 
 
 def _grey_pixels(pictures: list[Image.Image]) -> torch.Tensor:

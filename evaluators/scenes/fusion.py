@@ -15,7 +15,7 @@ from accelerate import PartialState
 from torch.nn import functional
 from tqdm import tqdm
 
-from evaluators.array_cache import cached_array
+from evaluators.array_cache import cached_array, cached_value
 from evaluators.encoders import Encoder
 from evaluators.scenes.scene import Scene, View
 
@@ -123,7 +123,7 @@ def fused_features(
     keys = [_key(encoder, job, resolution) for job in jobs]
     mine = list(zip(jobs, keys))[state.process_index :: state.num_processes]
     for job, key in tqdm(mine, desc=f"fusion by {encoder.name}", unit="scene", disable=not state.is_main_process):
-        cached_array(cache_dir, key, partial(_write, encoder, job, resolution))
+        cached_value(cache_dir, key, partial(fuse, encoder, job, resolution))
     state.wait_for_everyone()
     return [cached_array(cache_dir, key, lambda _: None) for key in keys]
 
@@ -139,9 +139,3 @@ def _key(encoder: Encoder, job: Job, resolution: tuple[int, int]) -> str:
         f"{encoder.weights_hash} {encoder.dtype} {encoder.preprocessing} {tuple(resolution)} fused "
         f"{job.scene.fingerprint} {points} {list(job.views)}"
     )
-
-
-def _write(encoder: Encoder, job: Job, resolution: tuple[int, int], file: Path) -> None:
-    fused = fuse(encoder, job, resolution)
-    with file.open("wb") as stream:
-        np.save(stream, fused)

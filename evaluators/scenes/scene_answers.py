@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from evaluators.array_cache import cached_array
+from evaluators.array_cache import cached_value
 from evaluators.contract import Result
 from evaluators.encoders import Encoder
 from evaluators.metrics import Metric
@@ -61,9 +60,7 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
     blind = {name: one._replace(features=torch.zeros_like(one.features)) for name, one in tokens.items()}
     described = data.describe()
     key = config.blind_key(described, encoder.hidden_size, "answers")
-    position_only = cached_array(
-        config.cache_dir, key, partial(_write_items, encoder, config, data, blind, config.seeds[0])
-    )
+    position_only = cached_value(config.cache_dir, key, partial(_items, encoder, config, data, blind, config.seeds[0]))
     most_frequent = Counter(answer for question in data.train for answer in question.answers).most_common(1)[0][0]
     return {
         "protocol": {
@@ -104,14 +101,6 @@ def _items(encoder: Encoder, config: Config, data: QuestionData, tokens: dict[st
         if (score := aggregate(found)["bleu1"]) > best or not config.upstream_compat:
             items, best = found, score
     return items
-
-
-def _write_items(
-    encoder: Encoder, config: Config, data: QuestionData, tokens: dict[str, Tokens], seed: int, file: Path
-) -> None:
-    items = _items(encoder, config, data, tokens, seed)
-    with file.open("wb") as stream:
-        np.save(stream, items)
 
 
 def _prompt(reader: SceneReader, question: Question, tokens: dict[str, Tokens]) -> torch.Tensor:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from evaluators.array_cache import cached_array
+from evaluators.array_cache import cached_value
 from evaluators.contract import Result
 from evaluators.encoders import Encoder
 from evaluators.metrics import Metric
@@ -60,8 +59,8 @@ def evaluate(encoder: Encoder, config: Config) -> Result:
     truths = [object_box(by_id[one.scene_id], one.object_id) for one in data.test]
     described = data.describe()
     key = config.blind_key(described, encoder.hidden_size, "choices")
-    position_only = cached_array(
-        config.cache_dir, key, partial(_write_items, encoder, config, data, blind, truths, config.seeds[0])
+    position_only = cached_value(
+        config.cache_dir, key, partial(_items, encoder, config, data, blind, truths, config.seeds[0])
     )
     return {
         "protocol": {
@@ -117,20 +116,6 @@ def _items(
             found = tokens[question.scene_id]
             rows.append(missed if choice < 0 else choice_item(found, choice, question.object_id, truth))
     return np.stack(rows)
-
-
-def _write_items(
-    encoder: Encoder,
-    config: Config,
-    data: QuestionData,
-    tokens: dict[str, Tokens],
-    truths: list[np.ndarray],
-    seed: int,
-    file: Path,
-) -> None:
-    items = _items(encoder, config, data, tokens, truths, seed)
-    with file.open("wb") as stream:
-        np.save(stream, items)
 
 
 def _chance(data: QuestionData, tokens: dict[str, Tokens], truths: list[np.ndarray]) -> np.ndarray:

@@ -338,7 +338,7 @@ def test_answers_and_choices_run_through_the_command(root, language_model, encod
 def test_upstream_compat_shows_the_best_epoch(root, language_model, encoder_folders, tmp_path, monkeypatch):
     said = iter([["chair"] * 6, ["none"] * 6])
     monkeypatch.setattr(scene_answers, "answer_questions", lambda *_: next(said))
-    monkeypatch.setattr(scene_answers, "cached_array", lambda *_: torch.zeros(6, 4))
+    monkeypatch.setattr(scene_answers, "cached_value", lambda *_: torch.zeros(6, 4))
     encoder = load_encoder(encoder_folders("dinov3"))
     config = reader_config(language_model, tmp_path, data=str(root), epochs=2, upstream_compat=True)
     result = scene_answers.evaluate(encoder, config)

@@ -10,8 +10,10 @@ from huggingface_hub.utils import _http, close_session
 from PIL import Image
 from safetensors.numpy import save_file
 
+from tests.commands import publish
 from tests.hub.server import LocalHub
 
+SPACE = "org/rooms"
 SPACE_CARD = """---
 title: Rooms
 sdk: gradio
@@ -53,3 +55,8 @@ def make_space(folder):
 
 def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def push(folder, *more):
+    """Exit code of publishing a Space."""
+    return publish(["space", str(folder), "--repo-id", SPACE, *more])
