@@ -4,9 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel, PreTrainedTokenizerFast, Qwen2Config
 from transformers import Qwen2ForCausalLM as LanguageModel
+
+# A coordinate's three decimals are one piece (places of a 64 px image have 64 of them), the digit before a point is one
+# with its bracket or space, any other digit stands alone: "(0.398, 0.695)" is read as " (0." "398" ", 0." "695" ")".
+PIECES = r"(?<=\(0\.|, 0\.)\d{3}|[ ,(]*\d\.(?=\d)|\d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 def save_tiny_encoder(
@@ -71,11 +75,13 @@ def save_tiny_language_model(
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with Qwen's special tokens, which reads numbers digit by digit."""
+    """A byte-level BPE tokenizer with Qwen's special tokens, which reads coordinates in two pieces (`PIECES`)."""
     tokenizer = Tokenizer(models.BPE())
-    # digits apart, as Qwen does: numbers are what this model is to read
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

