@@ -14,7 +14,7 @@ TITLES = {
 SUMMARIES = {
     "base": """A DINOv3 ViT{shape}, trained from nothing on pictures of made-up rooms by
 `{objective}`, without any 3D signal.""",
-    "language_model": """A Qwen2{shape}, trained from nothing on conversations about made-up rooms, without
+    "language_model": """A Qwen3{shape}, trained from nothing on conversations about made-up rooms, without
 their images.""",
     "boosted": """An adapter: Attn_plus and alpha of every layer, trained by the stages of SpatialBoost on `base` and
 `language_model`.""",

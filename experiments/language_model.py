@@ -1,10 +1,12 @@
-"""The language model of the miniature: a small Qwen2 that speaks of the world before it has seen any of it.
+"""The language model of the miniature: a small Qwen3 that speaks of the world before it has seen any of it.
 
     python -m experiments.language_model --data outputs/world/data --output outputs/language --steps 3000
     python -m experiments.language_model --data outputs/world/data --output outputs/language --steps 9 --layers 1
 
-It learns from the conversations of the data set without their images: words, the order of a dialogue, numbers (digit
-by digit) and to recall what was said before. What it cannot know, it guesses from the statistics of the text.
+It learns from the conversations of the data set without their images: words, the order of a dialogue, numbers, and to
+recall what was said before. What it cannot know, it guesses from the statistics of the text. Conversations about one
+image are read a second time with a list of its things in the image's place ("There is the red chair at the point
+(0.398, 0.695), 1.802 m deep."), so that to look up what was asked about is nothing new when the image comes.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from datasets import Dataset
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm, trange
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from experiments.fitting import Optimisation, command, fingerprint, fit, is_made, leave_record, start_weights
@@ -29,6 +31,7 @@ from modeling_spatialboost.processing_spatialboost import CHAT_TEMPLATE
 
 LEARNING_RATE = 2e-3
 CONFIGS = ("alignment", "grounding", "single_view", "multi_view", "multi_view_vqa")
+ONE_IMAGE = ("alignment", "grounding", "single_view")
 MAX_POSITIONS = 4096
 LEARNT_TOKENS = 256  # of a conversation in training; longer ones are cut, at another place each time
 HELD_OUT = 64  # conversations of each configuration
@@ -50,15 +53,16 @@ class LanguageShape:
     num_layers: int = 4
     vocabulary_size: int = 1024
 
-    def config(self, tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
-        """As Qwen2 has it, smaller; two heads share their keys and values."""
-        return Qwen2Config(
+    def config(self, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+        """As Qwen3 has it, smaller; two heads share their keys and values."""
+        return Qwen3Config(
             vocab_size=len(tokenizer),
             hidden_size=self.width,
             intermediate_size=3 * self.width,
             num_hidden_layers=self.num_layers,
             num_attention_heads=self.width // 32,
             num_key_value_heads=max(1, self.width // 64),
+            head_dim=32,
             max_position_embeddings=MAX_POSITIONS,
             tie_word_embeddings=True,
             bos_token_id=None,
@@ -80,7 +84,7 @@ def train_language_model(
 
     Args:
         world_data: data set with some of the configurations `CONFIGS`.
-        folder: where a `Qwen2ForCausalLM`, its tokenizer and the record `run.json` are saved.
+        folder: where a `Qwen3ForCausalLM`, its tokenizer and the record `run.json` are saved.
         shape: of the model.
         steps, batch_size: of the optimiser; a batch is that many conversations.
         seed: of weights and draws.
@@ -94,39 +98,54 @@ def train_language_model(
     recipe = {**asdict(shape), **optimisation._asdict(), "data": fingerprint(data, CONFIGS)}
     if is_made(Path(folder), recipe):
         return Path(folder)
-    texts = [text for rows in conversations(data, "train").values() for text in rows]
+    texts = [text for told in (False, True) for rows in conversations(data, "train", told).values() for text in rows]
     tokenizer = train_tokenizer(texts, shape.vocabulary_size)
     start_weights(seed)
-    model = Qwen2ForCausalLM(shape.config(tokenizer))
+    model = Qwen3ForCausalLM(shape.config(tokenizer))
     print(f"A language model of {model.num_parameters():,} parameters reads {len(texts):,} texts: {folder}")
     course = fit(model, len(texts), optimisation, collate=Windows(tokenizer, texts))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     perplexity = measure(model, tokenizer, conversations(data, "test"))
-    leave_record(Path(folder), recipe, course, texts=len(texts), perplexity=perplexity)
+    told = measure(model, tokenizer, conversations(data, "test", told=True))
+    leave_record(Path(folder), recipe, course, texts=len(texts), perplexity=perplexity, perplexity_told=told)
     return Path(folder)
 
 
-def conversations(data: Path, split: str) -> dict[str, list[str]]:
+def conversations(data: Path, split: str, told: bool = False) -> dict[str, list[str]]:
     """By configuration, the conversations of a split in ChatML, as the processor writes them, without their images.
+
+    Args:
+        data: of the world.
+        split: train or test.
+        told: only those about one image, with a list of its things in its place.
 
     Raises:
         ValueError: there are none.
     """
     texts: dict[str, list[str]] = {}
-    for config in CONFIGS:
+    for config in ONE_IMAGE if told else CONFIGS:
         files = sorted(map(str, (data / config).glob(f"{split}-*.parquet")))
         if files:
-            rows = Dataset.from_parquet(files, columns=["messages"])["messages"]
-            rendered, _ = render_jinja_template([*rows], chat_template=CHAT_TEMPLATE)
-            texts[config] = [text.replace("<image>", "") for text in rendered]
+            rows = Dataset.from_parquet(files, columns=["messages", "objects"])
+            rendered, _ = render_jinja_template([*rows["messages"]], chat_template=CHAT_TEMPLATE)
+            seen = map(_list_things, rows["objects"]) if told else [""] * len(rows)
+            texts[config] = [text.replace("<image>", things) for text, things in zip(rendered, seen)]
     if not any(texts.values()):
         raise ValueError(f"world_data={str(data)!r} has no conversations: build it with `spatialboost build`.")
     return texts
 
 
+def _list_things(objects: list[dict[str, Any]]) -> str:
+    placed = [one for one in objects if one["x"] is not None]
+    return " ".join(
+        f"There is {one['mention']} at the point ({one['x']:.3f}, {one['y']:.3f}), {one['depth_m']:.3f} m deep."
+        for one in placed
+    )
+
+
 class Windows:
-    """Makes batches: of every conversation a window that starts anywhere, padded on the right."""
+    """Makes batches: of every conversation its start or a window that starts anywhere, padded on the right."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> None:
         """All texts are split into tokens once."""
@@ -142,18 +161,19 @@ class Windows:
         rows = []
         for item in items:
             row = self.rows[item].long()
-            start = int(torch.randint(max(1, len(row) - LEARNT_TOKENS + 1), ()))
+            start = int(torch.randint(2, ()) * torch.randint(max(1, len(row) - LEARNT_TOKENS + 1), ()))
             rows.append(row[start : start + LEARNT_TOKENS])
         tokens = pad_sequence(rows, batch_first=True, padding_value=-100)
         shown = tokens != -100
         return {"input_ids": tokens.where(shown, self.padding), "attention_mask": shown.long(), "labels": tokens}
 
 
-def measure(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: dict[str, list[str]]) -> Fluency:
+def measure(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: dict[str, list[str]]) -> Fluency:
     """Perplexity per token of the answers of held-out conversations, of their words and of their digits apart."""
     model.eval()
     losses: dict[str, list[torch.Tensor]] = {"words": [], "digits": []}
-    digits = torch.tensor(tokenizer.convert_tokens_to_ids([*"0123456789"]), device=model.device)
+    numbers = [index for piece, index in tokenizer.get_vocab().items() if piece.isdecimal()]
+    digits = torch.tensor(numbers, device=model.device)
     for rows in texts.values():
         for text in tqdm(rows[:HELD_OUT], desc="held-out conversations", unit="text"):
             encoded = tokenizer(text, return_offsets_mapping=True)

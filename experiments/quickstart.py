@@ -102,7 +102,7 @@ def build_data(root: Path, size: Size, seed: int) -> None:
 
 
 def make_starting_models(root: Path, seed: int) -> None:
-    """A tiny DINOv3 and a tiny Qwen2 with random weights; the tokenizer is trained on the data's own text."""
+    """A tiny DINOv3 and a tiny Qwen3 with random weights; the tokenizer is trained on the data's own text."""
     if (root / "encoder").is_dir() and (root / "language_model").is_dir():
         print(f"\nReusing the tiny encoder and language model in {root}")
         return
@@ -112,7 +112,7 @@ def make_starting_models(root: Path, seed: int) -> None:
 
     rows = load_dataset(str(root / "data"), "single_view", split="train")
     texts = [part["text"] for row in rows["messages"] for turn in row for part in turn["content"] if part["text"]]
-    print(f"\nA tiny DINOv3 and a tiny Qwen2, random weights, in {root}")
+    print(f"\nA tiny DINOv3 and a tiny Qwen3, random weights, in {root}")
     save_tiny_encoder(root / "encoder", image_size=RESOLUTION_PX, seed=seed)
     save_tiny_language_model(root / "language_model", texts, seed=seed)
 

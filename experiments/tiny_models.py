@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel, PreTrainedTokenizerFast, Qwen2Config
-from transformers import Qwen2ForCausalLM as LanguageModel
+from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel, PreTrainedTokenizerFast, Qwen3Config
+from transformers import Qwen3ForCausalLM as LanguageModel
 
-# A coordinate's three decimals are one piece (places of a 64 px image have 64 of them), the digit before a point is one
-# with its bracket or space, any other digit stands alone: "(0.398, 0.695)" is read as " (0." "398" ", 0." "695" ")".
+# The three decimals of a coordinate are one piece (a 64 px image has 64 of them), a digit before a point is one with
+# its bracket or space, any other digit stands alone: "(0.398, 0.695)" is read as "(0.", "398", ", 0.", "695", ")".
+# Qwen3, not Qwen2: transformers would load a Qwen2 with Qwen's own pieces, whatever the tokenizer's file says.
 PIECES = r"(?<=\(0\.|, 0\.)\d{3}|[ ,(]*\d\.(?=\d)|\d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
 
 
@@ -53,15 +54,16 @@ def save_tiny_language_model(
     num_layers: int = 2,
     seed: int = 0,
 ) -> Path:
-    """A Qwen2 with random weights, and a byte-level BPE tokenizer trained on `texts` with Qwen's special tokens."""
+    """A Qwen3 with random weights, and a byte-level BPE tokenizer trained on `texts` with Qwen's special tokens."""
     fast = train_tokenizer(texts, vocabulary_size)
-    config = Qwen2Config(
+    config = Qwen3Config(
         vocab_size=len(fast),
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
         num_hidden_layers=num_layers,
         num_attention_heads=hidden_size // 16,
         num_key_value_heads=max(1, hidden_size // 32),
+        head_dim=16,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         bos_token_id=None,

@@ -1,11 +1,12 @@
 """Image processor of a boosted encoder: resize the whole image, never crop, so that coordinates stay valid."""
 
+from pathlib import Path
 from typing import Any, Self
 
 import torch
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
-from transformers.utils import is_torchvision_available
+from transformers.utils import IMAGE_PROCESSOR_NAME, is_torchvision_available, logging
 
 from .config_limits import LARGEST_IMAGE_SIDE_PX, check_number
 from .dense_heads import upsample
@@ -15,6 +16,8 @@ if is_torchvision_available():
     from transformers.image_processing_backends import TorchvisionBackend as Backend
 else:
     from transformers.image_processing_backends import PilBackend as Backend
+
+logger = logging.get_logger(__name__)
 
 
 class SpatialBoostImageProcessor(Backend):
@@ -91,6 +94,28 @@ class SpatialBoostImageProcessor(Backend):
         if target_sizes is None:
             return list(outputs.logits.argmax(1))
         return [upsample(x[None].float(), s)[0].argmax(0) for x, s in zip(outputs.logits, target_sizes)]
+
+
+def save_image_processor(model: PreTrainedModel, folder: str | Path) -> None:
+    """Put a boosted encoder's image processor beside its weights, unless `folder` holds one already.
+
+    It is that of the folder or id that the model was loaded from, else one made from its base's; a warning tells
+    where neither has one.
+    """
+    if (Path(folder) / IMAGE_PROCESSOR_NAME).is_file():
+        return
+    own, base = model.name_or_path, model.config.base_encoder
+    makers = [lambda: SpatialBoostImageProcessor.from_pretrained(own)] if own else []
+    makers += [lambda: SpatialBoostImageProcessor.from_encoder(base, None, model.config.base_revision)] if base else []
+    for make in makers:
+        try:
+            return make().save_pretrained(folder)
+        except (OSError, ValueError) as error:
+            reason = first_line(error)
+    logger.warning(
+        f"{folder} gets no {IMAGE_PROCESSOR_NAME} ({reason if makers else 'the encoder has no name'}): "
+        "save a SpatialBoostImageProcessor there, so that images are prepared alike everywhere."
+    )
 
 
 __all__ = ["SpatialBoostImageProcessor"]

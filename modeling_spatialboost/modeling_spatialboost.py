@@ -133,6 +133,14 @@ class SpatialBoostPreTrainedModel(AdapterMixin, PreTrainedModel):
                 for name, parameter in attention.attn_plus.named_parameters():
                     init.copy_(parameter, base[name])
 
+    def save_pretrained(self, save_directory: str, is_main_process: bool = True, **kwargs: Any) -> None:
+        """As any model's; its image processor travels with it, see `save_image_processor`."""
+        from .image_processing_spatialboost import save_image_processor  # which needs Pillow
+
+        if is_main_process:
+            save_image_processor(self, save_directory)
+        super().save_pretrained(save_directory, is_main_process, **kwargs)
+
     def train(self, mode: bool = True) -> Self:
         """Train mode for the heads only: the encoder always computes as in evaluation.
 
@@ -178,9 +186,8 @@ class SpatialBoostPreTrainedModel(AdapterMixin, PreTrainedModel):
 
     def alpha_table(self) -> list[dict[str, float]]:
         """Mixing weights per boosted layer: `layer`, and `mean`, `min`, `max` of alpha = sigmoid(alpha_logit)."""
-        attentions = attention_modules(self.backbone, self.config.backbone_config.model_type)
         rows = []
-        for layer, attention in enumerate(attentions):
+        for layer, attention in enumerate(attention_modules(self.backbone, self.config.backbone_config.model_type)):
             if hasattr(attention, "alpha_logit"):
                 alpha = torch.sigmoid(attention.alpha_logit.detach().float())
                 rows.append(
@@ -199,9 +206,7 @@ class SpatialBoostPreTrainedModel(AdapterMixin, PreTrainedModel):
         """
         base = base or self.config.base_encoder
         if base is None:
-            raise ValueError(
-                "base=None, and the configuration records no base_encoder: pass the original's id or folder."
-            )
+            raise ValueError("base=None, and config.base_encoder names none: pass the original's id or folder.")
         revision = self.config.base_revision if base == self.config.base_encoder else None
         encoder = base if isinstance(base, PreTrainedModel) else load_encoder(base, revision, self.dtype)
         original = encoder.state_dict()

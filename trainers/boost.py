@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         raise ValueError(f"--boosted_layers {layers}: an adapter brings its own layers; remove one of both arguments.")
     processor = SpatialBoostImageProcessor.from_encoder(encoder, arguments.image_size, revision)
-    model.save_pretrained(arguments.output)
     processor.save_pretrained(arguments.output)
+    model.save_pretrained(arguments.output)
     new = sum(p.numel() for p in model.freeze_base_channel().parameters() if p.requires_grad)
     count, total = len(model.alpha_table()), model.num_parameters()
     print(f"{arguments.output}: {count} layers boosted, {new:,} of {total:,} parameters are new and trainable")

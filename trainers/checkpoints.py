@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -213,10 +214,22 @@ def checkpoint_bytes(model: nn.Module, training: TrainingArguments) -> int:
     return sum(p.numel() * (p.element_size() + (2 if eight_bit else 2 * p.element_size())) for p in trained)
 
 
-def run_bytes(model: nn.Module, training: TrainingArguments) -> int:
-    """What a run writes at least: one checkpoint, and the model at its end."""
+def model_bytes(model: nn.Module) -> int:
+    """Size of a model's weights as they are saved: what is quantised is written in the head's dtype, unquantised."""
+    sizes: dict[int, int] = {}  # a shared parameter is written once
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            sizes[id(parameter)] = parameter.numel() * parameter.element_size()
+            if not parameter.is_floating_point():
+                linear, head = cast(Any, module), cast(Any, model).lm_head
+                sizes[id(parameter)] = linear.in_features * linear.out_features * head.weight.element_size()
+    return sum(sizes.values())
+
+
+def run_bytes(model: nn.Module, training: TrainingArguments, beside: nn.Module | None = None) -> int:
+    """What a run writes at least: one checkpoint, the model at its end, and `beside`, a part that is saved once more."""
     checkpoint = checkpoint_bytes(model, training) if training.save_strategy != "no" else 0
-    return checkpoint + sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return checkpoint + model_bytes(model) + (model_bytes(beside) if beside is not None else 0)
 
 
 def check_space(output_dir: str | Path, num_bytes: int, what: str) -> None:

@@ -159,7 +159,8 @@ def prepare(arguments: StageArguments, training: TrainingConfig) -> Run | None:
     if arguments.cache_features is not None:
         with damage_named(arguments.datasets, training.dataset_num_proc):
             dataset, features = cache_features(arguments.cache_features, dataset, (model, processor), training)
-    check_space(str(training.output_dir), run_bytes(model, training), "a checkpoint and the trained model")
+    encoder = model.vision_tower if stage.number == 3 else None
+    check_space(str(training.output_dir), run_bytes(model, training, encoder), "a checkpoint and the trained model")
     return Run(arguments, training, dataset, (model, processor), counts, checkpoint, record, features)
 
 
@@ -298,8 +299,8 @@ def write_stage(trainer: GroupedRatesTrainer, run: Run, folder: Path, outcome: d
 
 def write_encoder(encoder: Any, image_processor: Any, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Write the boosted encoder by itself, with its card; returns alpha per layer, for the record."""
-    encoder.save_pretrained(folder / ENCODER_FOLDER)
     image_processor.save_pretrained(folder / ENCODER_FOLDER)
+    encoder.save_pretrained(folder / ENCODER_FOLDER)
     alpha = {"alpha": encoder.alpha_table()}
     write_encoder_card(folder / ENCODER_FOLDER, record | alpha, encoder.config)
     return alpha

@@ -72,5 +72,5 @@ def test_the_committed_page_is_the_rendered_one_and_tells_the_presets():
         assert row.endswith(f"| {steps} | {preset.batch_size} | {', '.join(map(str, preset.seeds))} |")
         starting = preset.starting
         assert f"ViT {starting.encoder.num_layers} x {starting.encoder.width}" in row
-        assert f"Qwen2 {starting.language.num_layers} x {starting.language.width}" in row
+        assert f"Qwen3 {starting.language.num_layers} x {starting.language.width}" in row
     assert all(f"| {name} | " in text for name in TABLES)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer
+from transformers import AutoImageProcessor, AutoTokenizer
 
 import modeling_spatialboost as sb
 from experiments.tiny_models import save_tiny_encoder, save_tiny_language_model
@@ -118,6 +119,29 @@ def test_the_image_processor_resizes_the_whole_image_with_the_encoders_statistic
     torch.testing.assert_close(white, (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225]))
     with pytest.raises(ValueError, match="has no image processor"):
         sb.SpatialBoostImageProcessor.from_encoder(str(tmp_path))
+
+
+def test_the_image_processor_travels_with_a_saved_encoder(tiny, tmp_path):
+    sb.SpatialBoostModel.from_encoder(str(tiny / "encoder")).save_pretrained(tmp_path / "boosted")
+    made = sb.SpatialBoostImageProcessor.from_encoder(str(tiny / "encoder")).to_dict()
+    assert made.items() <= AutoImageProcessor.from_pretrained(tmp_path / "boosted").to_dict().items()
+    own = sb.SpatialBoostImageProcessor(size={"height": 24, "width": 24}, image_mean=[0.1, 0.2, 0.3])
+    own.save_pretrained(tmp_path / "boosted")  # replaced by its user, it stays and goes on
+    for source, target in (("boosted", "boosted"), ("boosted", "again"), ("again", "third")):
+        sb.SpatialBoostForDepthEstimation.from_pretrained(tmp_path / source).save_pretrained(tmp_path / target)
+        assert list(AutoImageProcessor.from_pretrained(tmp_path / target).image_mean) == [0.1, 0.2, 0.3]
+    sb.SpatialBoostModel.from_encoder(str(tiny / "encoder")).save_pretrained(tmp_path / "x", is_main_process=False)
+    assert not (tmp_path / "x" / "preprocessor_config.json").exists()
+
+
+def test_an_encoder_without_an_image_processor_is_saved_with_a_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tiny_encoder("dinov3").save_pretrained(tmp_path / "base")
+    for encoder, told in ((str(tmp_path / "base"), "has no image processor"), (tiny_encoder("dinov3"), "no name")):
+        caplog.clear()
+        sb.SpatialBoostModel.from_encoder(encoder).save_pretrained(tmp_path / "boosted")
+        assert told in caplog.text and "save a SpatialBoostImageProcessor there" in caplog.text
+    assert (tmp_path / "boosted" / "model.safetensors").is_file()
 
 
 def test_the_image_processor_of_a_timm_encoder(tmp_path):

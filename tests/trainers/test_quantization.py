@@ -187,6 +187,17 @@ def test_qlora_merges_the_same_pairs_into_the_own_weights(first):
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in plain.state_dict().items())
 
 
+@pytest.mark.parametrize("quantize", [None, "4bit", "8bit"])
+def test_the_space_that_is_sought_is_that_of_the_saved_files(second, data, tmp_path, quantize, monkeypatch):
+    asked = []
+    monkeypatch.setattr("trainers.sft.check_space", lambda folder, num_bytes, what: asked.append(num_bytes))
+    choice = [] if quantize is None else ["--quantize_language_model", quantize]
+    assert main(["--stage", "3", "--model", str(second), *choice, *common(data, tmp_path, max_steps=1)]) == 0
+    files = [tmp_path / "model.safetensors", tmp_path / "encoder" / "model.safetensors"]
+    tensors = [tensor for path in files for tensor in load_file(path).values()]
+    assert asked == [sum(tensor.numel() * tensor.element_size() for tensor in tensors)]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit"])
 def test_8_bit_optimizers_keep_the_rates_of_the_groups(second, data, tmp_path, optimizer):
     command = ["--stage", "3", "--model", str(second), "--alpha_learning_rate", "0.05"]
