@@ -227,7 +227,7 @@ def model_bytes(model: nn.Module) -> int:
 
 
 def run_bytes(model: nn.Module, training: TrainingArguments, beside: nn.Module | None = None) -> int:
-    """What a run writes at least: one checkpoint, the model at its end, and `beside`, a part that is saved once more."""
+    """What a run writes at least: a checkpoint, the model at its end, and `beside`, a part that is saved once more."""
     checkpoint = checkpoint_bytes(model, training) if training.save_strategy != "no" else 0
     return checkpoint + model_bytes(model) + (model_bytes(beside) if beside is not None else 0)
 

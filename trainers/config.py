@@ -229,6 +229,11 @@ class TrainingConfig(SFTConfig):
             raise ValueError(
                 f"max_length={self.max_length} would cut image tokens off long conversations: leave it null."
             )
+        if self.push_to_hub:
+            raise ValueError(
+                f"push_to_hub={self.push_to_hub} would send weights unchecked: remove it, and afterwards run "
+                f"`spatialboost publish model {self.output_dir} --repo-id ORG/NAME`."
+            )
         check_checkpoint_settings(self)
         if self.dataloader_num_workers == 0:  # a recipe's workers may be turned off alone
             self.dataloader_prefetch_factor, self.dataloader_persistent_workers = None, False

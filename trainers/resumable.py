@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
@@ -204,19 +203,6 @@ class ResumableTrainer(Trainer):
         super()._save(output_dir, state_dict)
         # a pickle that nothing reads; the settings are in run.json
         (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Upload nothing before the end: `output_dir` holds no model yet."""
-
-    def upload(self) -> None:
-        """Put `output_dir`, which holds the finished model, into the repository that `hub_model_id` names."""
-        HfApi(token=self.args.hub_token).upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=self.args.output_dir,
-            commit_message="A finished training stage",
-            revision=self.args.hub_revision,
-            ignore_patterns=["_*", ".*", f"{PREFIX_CHECKPOINT_DIR}-*"],
-        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self._saved_by_accelerate:

@@ -281,8 +281,6 @@ def save(trainer: GroupedRatesTrainer, run: Any, write: Write, seconds: float) -
     report = write_report(output_dir)
     logger.info(f"Stage {run.record['stage']}: {outcome['steps']} steps in {seconds:.1f} s, saved in {output_dir}")
     logger.info("Curves: " + ", or ".join([str(report), *where_to_look(run.training)]))
-    if run.training.push_to_hub:
-        trainer.upload()
 
 
 def write_stage(trainer: GroupedRatesTrainer, run: Run, folder: Path, outcome: dict[str, Any]) -> dict[str, Any]:
@@ -303,6 +301,7 @@ def write_encoder(encoder: Any, image_processor: Any, folder: Path, record: dict
     encoder.save_pretrained(folder / ENCODER_FOLDER)
     alpha = {"alpha": encoder.alpha_table()}
     write_encoder_card(folder / ENCODER_FOLDER, record | alpha, encoder.config)
+    write_record(folder / ENCODER_FOLDER, record | alpha)  # it is published without the folder around it
     return alpha
 
 

@@ -27,6 +27,12 @@ from trainers.sft import make_parser, prepare
 from trainers.trainer import StageTrainer
 
 STRATEGIES = ["batch_rebalance", "group_by_length"]
+RECIPES = Path(sft.__file__).parent / "recipes"
+OF_CONVERSATIONS = [
+    str(path.relative_to(RECIPES))
+    for path in sorted([*RECIPES.glob("*.yaml"), *RECIPES.glob("baselines/*.yaml")])
+    if "objective:" not in path.read_text()
+]
 
 
 @pytest.fixture(scope="module")
@@ -319,9 +325,9 @@ def test_a_damaged_shard_found_by_a_worker_is_one_sentence(encoder, language_mod
     assert error.startswith("spatialboost train: error: cache_features=") and "is damaged" in error
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_recipes_group_by_length_and_their_workers_can_be_turned_off(stage):
-    recipe = Path(sft.__file__).parent / "recipes" / f"stage{stage}.yaml"
+@pytest.mark.parametrize("name", OF_CONVERSATIONS)
+def test_recipes_group_by_length_and_their_workers_can_be_turned_off(name):
+    recipe = RECIPES / name
     _, training = make_parser().parse_args_and_config(["--config", str(recipe), "--report_to", "none"])
     assert training.train_sampling_strategy == "batch_rebalance"
     # those of a step are fetched at once when it begins
