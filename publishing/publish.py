@@ -21,7 +21,7 @@ from publishing.kinds import KINDS, card_data
 from publishing.licences import adapter_problems, dataset_problems, model_problems, origins
 from publishing.loading import LoadingError, is_adapter, is_vlm, load_in_isolation, make_adapter, script_for
 from publishing.results import add_results
-from publishing.staging import stage
+from publishing.staging import RUN, stage
 
 MAX_LISTED, MAX_LEFT_LISTED = 40, 6
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -125,7 +125,7 @@ def prepared(arguments: argparse.Namespace) -> Iterator[Path]:
         if arguments.kind == "adapter" and not is_adapter(source) and (source / "config.json").is_file():
             source = Path(temporary) / "adapter"
             make_adapter(arguments.folder, source)
-            for name in ("LICENSE", "LICENSE.md", "LICENSE.txt"):
+            for name in ("LICENSE", "LICENSE.md", "LICENSE.txt", RUN):
                 if (arguments.folder / name).is_file():
                     (source / name).write_bytes((arguments.folder / name).read_bytes())
         pinned = "main" if is_pull_request(arguments) else arguments.tag

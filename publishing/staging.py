@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from model_cards import CITATION, NOT_MEASURED, licence_chain, licence_data, render
+from model_cards.sections import alpha_section, method_section, training_section
 from publishing.kinds import RECORD, Kind, is_left_at_home
 
 # Records of ours in which a folder of this machine becomes its last name
-REWRITTEN = ("README.md", "run.json", "results.json", "build_report.json")
+RUN = "run.json"
+REWRITTEN = ("README.md", RUN, "results.json", "build_report.json")
 MAX_REWRITTEN_BYTES = 50_000_000
 COMMON_ROOTS = ("home", "root", "Users", "tmp", "mnt", "media", "scratch", "Volumes", "private")
 CARD_VARIABLES = re.compile(r'^(\w+), revision = "\.", None\b.*$', re.MULTILINE)
@@ -65,7 +67,7 @@ def stage(folder: Path, kind: Kind, staged: Path, repo_id: str, revision: str) -
         else:
             target.write_text(text, encoding="utf-8")
     if (staged / RECORD).is_file() and not (staged / "README.md").exists():
-        (staged / "README.md").write_text(adapter_card(json.loads((staged / RECORD).read_text())), encoding="utf-8")
+        write_adapter_card(staged)
     pin_card(staged / "README.md", repo_id, revision)
     return left
 
@@ -112,10 +114,12 @@ def pin_card(card: Path, repo_id: str, revision: str) -> None:
         card.write_text(pinned, encoding="utf-8")
 
 
-def adapter_card(record: dict[str, Any]) -> str:
-    """README.md of an adapter, from its record."""
+def write_adapter_card(folder: Path) -> None:
+    """README.md of an adapter, with its pictures, from its record and from that of the run, if it is there."""
     from huggingface_hub import ModelCardData
 
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    run = json.loads((folder / RUN).read_text(encoding="utf-8")) if (folder / RUN).is_file() else None
     base, model_type = record.get("base_encoder"), str(record.get("model_type"))
     data = ModelCardData(
         library_name="spatialboost",
@@ -125,14 +129,18 @@ def adapter_card(record: dict[str, Any]) -> str:
         base_model_relation="adapter" if base else None,
         tags=["spatialboost", "dual-channel-attention"],
     )
-    return render(
+    card = render(
         "adapter_card",
         metadata=data.to_yaml().strip(),
         base=f"[{base}](https://huggingface.co/{base})" if base else f"a {model_type} encoder",
         num_parameters=f"{record.get('num_parameters', 0):,}",
         built_with=" Built with DINOv3." if model_type.startswith("dinov3") else "",
         base_argument="" if base else ", base=BASE",
+        method=method_section(folder),
+        training=training_section(run) if run else f"Not known: no {RUN} of the run lay beside it.",
+        alpha=alpha_section(folder, run["alpha"]) if run else "",
         results=NOT_MEASURED,
         licences=licence_chain(base, model_type, "Attn_plus began as a copy of the base's attention. It and alpha"),
         citation=CITATION,
     )
+    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,5 +1,6 @@
 """`spatialboost publish` against a Hub on this machine: what arrives, under which names; what a second run does."""
 
+import json
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from modeling_spatialboost.dual_channel_attention import boosted_modules
 from tests.commands import publish
 from tests.hub.clients import SPACE, contents, push
 from tests.hub.store import Repository
+from tests.model_cards.test_cards import RECORD
 from tests.modeling_spatialboost.encoders import tiny_encoder
 
 
@@ -116,11 +118,15 @@ def test_an_adapter_is_cut_out_of_a_boosted_model_and_fits_its_base_again(hub, t
         for attention in boosted_modules(model):
             attention.alpha_logit.fill_(0.7)
     model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "run.json").write_text(json.dumps(RECORD | {"output_dir": str(tmp_path)}))
     assert publish(["adapter", str(tmp_path / "model"), "--repo-id", "org/adapter"]) == 0
     assert 'from_adapter("org/adapter", revision="' in capsys.readouterr().out
     files = hub.repository("model", "org/adapter").files("v1")
     names = {"README.md", "spatialboost_adapter.json", "spatialboost_adapter.safetensors", ".gitattributes"}
-    assert set(files) == names and b'adapter, revision = "org/adapter", "v1"' in files["README.md"]
+    assert set(files) == names | {"run.json", "dual_channel.png", "alpha.png"}
+    card = files["README.md"].decode()
+    assert 'adapter, revision = "org/adapter", "v1"' in card and "400 steps" in card and "| 1 | 0.480 |" in card
+    assert str(tmp_path).encode() not in b"".join(files.values())
     (tmp_path / "adapter").mkdir()
     for name, content in files.items():
         (tmp_path / "adapter" / name).write_bytes(content)

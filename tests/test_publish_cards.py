@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard, RepoCard
 
 from modeling_spatialboost import SpatialBoostConfig
-from publishing.staging import adapter_card, pin_card
+from publishing.staging import pin_card, write_adapter_card
 from tests.test_architecture import ROOT
 from trainers.cards import write_encoder_card, write_vlm_card
 
@@ -42,7 +42,9 @@ def vlm(folder):
 
 def adapter(folder, base="somebody/encoder"):
     record = {"base_encoder": base, "model_type": "dinov3_vit", "num_parameters": 1234}
-    (folder / "README.md").write_text(adapter_card(record))
+    (folder / "spatialboost_adapter.json").write_text(json.dumps(record))
+    write_adapter_card(folder)
+    assert "Not known: no run.json" in (folder / "README.md").read_text()
 
 
 def adapter_of_a_folder(folder):

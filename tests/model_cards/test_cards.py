@@ -3,6 +3,7 @@
 After a wanted change: RENEW_SNAPSHOTS=1 pytest tests/model_cards/test_cards.py, and read what git shows.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from model_cards import licence_chain, licence_data
 from model_cards.figures import ALPHA_NAME, METHOD_NAME, draw_alpha, main
 from modeling_spatialboost import SpatialBoostConfig
-from publishing.staging import adapter_card
+from publishing.staging import write_adapter_card
 from trainers.cards import write_encoder_card, write_vlm_card
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -51,7 +52,9 @@ def vlm(folder):
 
 def adapter(folder):
     record = {"base_encoder": DINOV3, "model_type": "dinov3_vit", "num_parameters": 66560}
-    (folder / "README.md").write_text(adapter_card(record))
+    (folder / "spatialboost_adapter.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps(RECORD))
+    write_adapter_card(folder)
 
 
 @pytest.mark.parametrize("write", [boosted, baseline, vlm, adapter])
@@ -64,7 +67,7 @@ def test_the_text_is_frozen_and_its_pictures_are_there(tmp_path, write):
     assert text == snapshot.read_text(), "the card changed; see the head of this file"
     shown = set(re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text))
     assert shown == {path.name for path in tmp_path.glob("*.png")}
-    assert shown == {"boosted": {METHOD_NAME, ALPHA_NAME}, "vlm": {METHOD_NAME}}.get(write.__name__, set())
+    assert shown == {"baseline": set(), "vlm": {METHOD_NAME}}.get(write.__name__, {METHOD_NAME, ALPHA_NAME})
     assert "$" not in text and "None" not in text.replace(", None", "")
 
 

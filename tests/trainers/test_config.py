@@ -99,6 +99,7 @@ def test_activation_checkpointing_uses_the_current_name(tmp_path, recwarn):
     (["--stage", 1, "--datasets", "d", "--encoder", "e", "--language_model", "l", "--model", "m"], "model='m' has no"),
     (["--stage", 2, "--datasets", "d", "--model", "m", "--max_length", 64, "--output_dir", "o"], "max_length=64"),
     (["--stage", 2, "--datasets", "d", "--model", "m"], "output_dir=None"),
+    (["--stage", 2, "--datasets", "d", "--model", "m", "--output_dir", "o", "--push_to_hub"], "spatialboost publish"),
     (["--stage", 2, "--datasets", "d", "--model", "m", "--output_dir", "o", "--learing_rate", 1], "learing_rate"),
 ])  # fmt: skip
 def test_wrong_arguments(argv, message):

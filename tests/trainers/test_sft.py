@@ -78,7 +78,9 @@ def test_every_stage_writes_cards_that_the_hub_reads(runs):
         assert "learning rates" in card.text and "$" not in card.text
     card = ModelCard.load(runs[3] / "encoder" / "README.md")
     assert card.data.library_name == "transformers" and card.data.base_model is None  # a folder is no Hub id
-    alpha = json.loads((runs[3] / "run.json").read_text())["alpha"]
+    record = json.loads((runs[3] / "run.json").read_text())
+    assert record == json.loads((runs[3] / "encoder" / "run.json").read_text())  # the card says that it lies there
+    alpha = record["alpha"]
     assert f"| 1 | {alpha[1]['mean']:.3f} |" in card.text
 
 
@@ -184,7 +186,7 @@ def wrong_input(runs, data, encoder, language_model, tmp_path_factory) -> dict[s
         "no model": (["--stage", "2", "--model", tmp_path / "none", *ok], "none' holds no model that transformers"),
         "no VLM": (["--stage", "3", "--model", encoder, *ok], "holds a 'dinov3_vit' model: pass the output_dir"),
         "encoder": (["--stage", "1", "--encoder", "no/such", *new[2:], *ok], "encoder='no/such' is neither a folder"),
-        "no encoder": (["--stage", "1", "--encoder", language_model, *new[2:], *ok], "'qwen2' cannot be boosted"),
+        "no encoder": (["--stage", "1", "--encoder", language_model, *new[2:], *ok], "'qwen3' cannot be boosted"),
         "language model": (["--stage", "1", *new[:2], "--language_model", "no/such", *ok], "language_model='no/such'"),
         "no checkpoint": (
             ["--stage", "2", "--model", runs[1], *ok, "--resume_from_checkpoint", "true"],
