@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from publishing.kinds import KINDS, OURS, RECORD, TEXT_SUFFIXES, Kind, card_data, may_travel
+from publishing.parquet_texts import text_findings
 from publishing.staging import local_path_pattern
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill", ".h5", ".pb")
@@ -21,6 +22,7 @@ SECRETS = {
         r"|xox[abprs]-[\w-]{10,}|glpat-[\w-]{20,}|wandb_v1_\w{20,})"
     ),
 }
+LOCAL_PATH = "a path of this machine"
 MAX_TEXT_BYTES = 50_000_000
 MAX_HEADER_BYTES = 25_000_000  # huggingface_hub's own limit for the head of a safetensors file
 
@@ -49,6 +51,8 @@ def _file_problems(kind: Kind, path: Path, name: str, paths: re.Pattern[str]) ->
         yield f"{name} is no file that such a repository of ours holds: remove it from the folder."
     elif path.suffix == ".safetensors":
         yield from _safetensors_problems(path, name)
+    elif path.suffix == ".parquet":
+        yield from _parquet_problems(path, name, paths)
     elif path.suffix in TEXT_SUFFIXES or not path.suffix:
         yield from _text_problems(path, name, None if path.suffix == ".py" and kind is KINDS["model"] else paths)
 
@@ -106,6 +110,21 @@ def _safetensors_problems(path: Path, name: str) -> Iterator[str]:
             yield f"{name} holds {what} in its metadata: remove it there, and revoke it."
 
 
+def _parquet_problems(path: Path, name: str, paths: re.Pattern[str]) -> Iterator[str]:
+    from pyarrow.lib import ArrowException
+
+    try:
+        for column, what, found in text_findings(path, SECRETS | {LOCAL_PATH: paths}):
+            yield f"{name}, column {column}, holds {what}{_remedy(what, found)}"
+    except (ArrowException, OSError) as error:
+        yield f"{name} cannot be read ({error}): build the data set again."
+
+
+def _remedy(what: str, found: str) -> str:
+    """A path is shown; a secret is not repeated on the screen, where it would end in a log."""
+    return f", {found!r}: write a relative one." if what == LOCAL_PATH else ": remove it, and revoke it."
+
+
 def _text_problems(path: Path, name: str, paths: re.Pattern[str] | None) -> Iterator[str]:
     if path.stat().st_size > MAX_TEXT_BYTES:
         yield f"{name} is a text of more than {MAX_TEXT_BYTES // 10**6} MB: publish it as Parquet, or remove it."
@@ -115,13 +134,10 @@ def _text_problems(path: Path, name: str, paths: re.Pattern[str] | None) -> Iter
     except UnicodeDecodeError:
         yield f"{name} is no UTF-8 text, so it cannot be looked through for tokens and paths: save it as UTF-8."
         return
-    patterns = [*SECRETS.items(), *([("a path of this machine", paths)] if paths else [])]
-    for what, pattern in patterns:
+    for what, pattern in (SECRETS | ({LOCAL_PATH: paths} if paths else {})).items():
         for number, line in enumerate(lines, start=1):
             if found := pattern.search(line):
-                # a secret is not repeated on the screen, where it would end in a log
-                shown = f", {found[0]!r}: write a relative one." if pattern is paths else ": remove it, and revoke it."
-                yield f"{name}, line {number}, holds {what}{shown}"
+                yield f"{name}, line {number}, holds {what}{_remedy(what, found[0])}"
                 break
     if path.suffix == ".json":
         try:

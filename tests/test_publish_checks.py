@@ -274,6 +274,23 @@ def test_samples_of_which_the_licence_is_not_known(tmp_path, refused, accepted):
     accepted("dataset", folder, "--cleared", "unknown")
 
 
+def test_tokens_and_paths_in_the_texts_of_rows(tmp_path, refused, accepted):
+    folder = make_data(tmp_path / "data", ["CC0-1.0"] * 3000)
+    table = pq.read_table(folder / "train.parquet")
+    turns = [[{"content": [{"type": "text", "text": f"Room {number}?"}]}] for number in range(3000)]
+    deep, views = list(turns), [[{"bytes": b"\x89PNG", "path": "room.png"}]] * 3000
+    pq.write_table(table.append_column("messages", [turns]).append_column("images", [views]), folder / "train.parquet")
+    accepted("dataset", folder)
+    deep[2999] = [{"content": [{"type": "text", "text": f"Use {TOKEN}"}]}]
+    views[7] = [{"bytes": b"hf_", "path": "/home/me/photos/1.png"}]
+    wrong = table.append_column("messages", [deep]).append_column("images", [views])
+    pq.write_table(wrong.replace_schema_metadata({"from": r"C:\Users\me\rooms"}), folder / "train.parquet")
+    error = refused("dataset", folder)
+    assert "train.parquet, column messages, holds a token of the Hub: remove it" in error and TOKEN not in error
+    assert "column images, holds a path of this machine, '/home/me/photos/1.png': write a relative one" in error
+    assert "column metadata, holds a path of this machine" in error and error.count("holds") == 3
+
+
 def test_samples_that_say_no_licence_and_a_broken_file(tmp_path, refused):
     folder = make_data(tmp_path / "data", ["CC0-1.0"])
     pq.write_table(pa.table({"id": ["1"]}), folder / "train.parquet")
