@@ -4,11 +4,14 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from experiments.image_reading import table as reading_table
 from model_cards import render
 
 TITLES = {
     "base": "A small base encoder",
     "language_model": "A small language model",
+    "stage2": "A small vision-language model, after stage 2",
+    "vlm": "A small vision-language model, after stage 3",
     "boosted": "A second attention channel for the small base encoder",
 }
 SUMMARIES = {
@@ -16,9 +19,18 @@ SUMMARIES = {
 `{objective}`, without any 3D signal.""",
     "language_model": """A Qwen3{shape}, trained from nothing on conversations about made-up rooms, without
 their images.""",
+    "stage2": """`base`, still frozen, and `language_model`, which has learnt to name what it sees and to point
+(stages 1 and 2 of SpatialBoost). The tables of the miniature start stage 3 from here.""",
+    "vlm": """`stage2` after stage 3: its encoder is the boosted one. It answers questions about depth and space in
+made-up rooms.""",
     "boosted": """An adapter: Attn_plus and alpha of every layer, trained by the stages of SpatialBoost on `base` and
 `language_model`.""",
 }
+USE_VLM = """from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostProcessor
+
+folder = "experiments/assets/{name}"
+model = SpatialBoostForConditionalGeneration.from_pretrained(folder)
+processor = SpatialBoostProcessor.from_pretrained(folder)"""
 USAGES = {
     "base": """from transformers import AutoImageProcessor, AutoModel
 
@@ -29,15 +41,18 @@ tokens = model(**processor(image, return_tensors="pt")).last_hidden_state""",
 
 folder = "experiments/assets/language_model"
 model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)""",
+    "stage2": USE_VLM.format(name="stage2"),
+    "vlm": USE_VLM.format(name="vlm"),
     "boosted": """from modeling_spatialboost import SpatialBoostModel
 
 model = SpatialBoostModel.from_adapter("experiments/assets/boosted", "experiments/assets/base")""",
 }
-TAGS = {"base": "image-feature-extraction", "language_model": "text-generation", "boosted": "image-feature-extraction"}
+TAGS = {name: "image-feature-extraction" for name in ("base", "boosted")}
+TAGS |= {"language_model": "text-generation", "stage2": "image-text-to-text", "vlm": "image-text-to-text"}
 READING = (
-    "Right answers on held-out questions with the own image, with another one, and with none (where the three are\n"
-    "alike, the language model does not look at the image):"
+    """Held-out questions, with the own image, another one, and none. Where the three are alike, it does not look."""
 )
+FLUENCIES = ("perplexity", "perplexity_told")
 LOWER_IS_BETTER = {"depth_rmse_m": True, "miou": False, "attribute_map": False}
 PROBE_HEAD = (
     "| encoder | depth RMSE, m | mIoU, % | attribute mAP, % |\n|---|---|---|---|",
@@ -83,8 +98,10 @@ def making(record: dict[str, Any]) -> str:
 def worth(name: str, record: dict[str, Any]) -> str:
     """What was measured."""
     if name == "language_model":
-        found = ", ".join(f"{value:.2f} ({kind})" for kind, value in record["perplexity"].items())
-        return f"Perplexity per token of held-out answers: {found}."
+        found = ["; ".join(f"{value:.2f} ({kind})" for kind, value in record[key].items()) for key in FLUENCIES]
+        return f"Perplexity per token of held-out answers: {found[0]}. With a list of the things in words: {found[1]}."
+    if "reading" in record:
+        return "\n".join([READING, "", reading_table(record["reading"])])
     table, caption = PROBE_HEAD
     rows = [
         f"| {encoder} | {one['depth_rmse_m']:.3f} | {100 * one['miou']:.1f} | {100 * one['attribute_map']:.1f} |"
@@ -97,12 +114,7 @@ def worth(name: str, record: dict[str, Any]) -> str:
     lost = [key for key, lower in LOWER_IS_BETTER.items() if _worse(record["probes"], key, lower)]
     if lost:
         text += f"\n\n**Worse than its base** on {', '.join(lost)}: it shows the format, not the method's worth."
-    lines = [text, "", READING, ""]
-    for stage, configs in record["reading"].items():
-        for config, kinds in configs.items():
-            right = ", ".join(f"{100 * share:.1f} %" for share in kinds["all"]["right"].values())
-            lines.append(f"* {stage}, `{config}`: {right} of {kinds['all']['answers']}.")
-    return "\n".join(lines)
+    return text
 
 
 def _worse(probes: dict[str, dict[str, float]], key: str, lower_is_better: bool) -> bool:

@@ -1,12 +1,13 @@
-r"""The small models that come with the code: a base encoder, a language model and a boosted encoder.
+r"""The small models that come with the code: a base encoder, a language model, and what the three stages make of them.
 
     python -m experiments.assets                    # rebuilds them all in experiments/assets: an hour or two on a CPU
     python -m experiments.assets --smallest --output outputs/assets-smallest      # to see that it runs: minutes
     spatialboost boost experiments/assets/base --adapter experiments/assets/boosted --output outputs/boosted
 
-`base` and `language_model` load by their names in transformers; `boosted` is the second channel alone, an adapter on
-`base`, trained by the three stages of `spatialboost train`. `run.json` in each folder tells how it was made and names
-its files by their SHA-256; the recipe is the table below, and a test checks that both agree.
+`base` and `language_model` load by their names in transformers; `stage2` and `vlm` are the vision-language models
+after stages 2 and 3 of `spatialboost train`; `boosted` is the second channel of `vlm` alone, an adapter on `base`.
+`run.json` in each folder tells how it was made and names its files by their SHA-256; the recipe is the table below,
+and a test checks that both agree.
 """
 
 import argparse
@@ -28,18 +29,17 @@ from experiments.base_encoder import EncoderShape, train_base_encoder
 from experiments.fitting import command, hardware
 from experiments.image_reading import measure_reading
 from experiments.language_model import LanguageShape, train_language_model
+from experiments.presets import STAGE_DATA
 from experiments.ridge_probe import is_admitted, probe
+from experiments.variants import make_variant
 from experiments.world import WorldSize, make_world
-from modeling_spatialboost import SpatialBoostModel
+from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostModel, SpatialBoostProcessor
 from trainers.run_record import git_commit, package_versions, read_record, write_record
 
 ASSETS = Path(__file__).parent / "assets"
-NAMES = ("base", "language_model", "boosted")
+NAMES = ("base", "language_model", "stage2", "vlm", "boosted")
 LARGEST_BYTES = 20_000_000  # of all weights together
 STAGES = Path(__file__).resolve().parent.parent / "trainers" / "recipes" / "smoke"
-# a third of the questions about several views: to point is what stage 2 must teach first
-CONFIGS = {1: ("alignment",), 2: ("grounding", "multi_view_vqa"), 3: ("single_view", "multi_view")}
-SLICES = {"multi_view_vqa": "train[:33%]"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class AssetRecipe:
         objective: of the base encoder.
         encoder_steps, encoder_batch, language_steps, language_batch: of the two starting models.
         stage_steps, stage_rates: steps and peak learning rates of stages 1, 2 and 3; alpha has the smoke recipe's.
-        stage_batch: conversations of a step in each.
+        stage_batches: conversations of a step in each.
         seed: of everything.
     """
 
@@ -66,22 +66,22 @@ class AssetRecipe:
     language_batch: int
     stage_steps: tuple[int, int, int]
     stage_rates: tuple[float, float, float]
-    stage_batch: int
+    stage_batches: tuple[int, int, int]
     seed: int = 0
 
 
 SHIPPED = AssetRecipe(
-    world=WorldSize(num_scenes=600, views=4, image_size_px=64, workers=1),
+    world=WorldSize(num_scenes=2000, views=4, image_size_px=64, workers=1),
     encoder=EncoderShape(width=128, num_layers=4),
-    language=LanguageShape(width=128, num_layers=3),
+    language=LanguageShape(width=128, num_layers=4),
     objective="attributes+places",
-    encoder_steps=600,
+    encoder_steps=2000,
     encoder_batch=64,
-    language_steps=900,
-    language_batch=8,
-    stage_steps=(60, 500, 150),
-    stage_rates=(3e-3, 1e-3, 1e-3),
-    stage_batch=8,
+    language_steps=1600,
+    language_batch=16,
+    stage_steps=(100, 2000, 300),
+    stage_rates=(3e-3, 2e-3, 5e-4),
+    stage_batches=(32, 32, 16),
 )
 SMALLEST = AssetRecipe(
     world=WorldSize(num_scenes=12, views=4, image_size_px=64, workers=1),
@@ -94,12 +94,12 @@ SMALLEST = AssetRecipe(
     language_batch=4,
     stage_steps=(2, 2, 2),
     stage_rates=(3e-3, 1e-3, 1e-3),
-    stage_batch=4,
+    stage_batches=(4, 4, 4),
 )
 
 
 def asset(name: str) -> Path:
-    """Folder of an asset: `base` and `language_model` load as they are, `boosted` is an adapter on `base`.
+    """Folder of an asset, one of `NAMES`.
 
     Raises:
         ValueError: there is no such asset, or it is not in this installation.
@@ -147,10 +147,13 @@ def build(recipe: AssetRecipe, output: Path, work: Path, command_line: str) -> N
     save_base(base, output / "base")
     save_language_model(language, output / "language_model")
     runs = train_stages(recipe, world.data, output, work)
+    save_vlm(work / "stage2", output / "stage2")
+    save_vlm(work / "stage3", output / "vlm")
     save_boosted(work / "stage3" / "encoder", output / "base", output / "boosted")
     findings = measure(world.data, output, work)
-    for name, parts in (("base", [base]), ("language_model", [language]), ("boosted", runs)):
-        history = [_history(part) for part in parts]
+    parts = {"base": [base], "language_model": [language], "stage2": runs[:2], "vlm": runs, "boosted": runs}
+    for name in NAMES:
+        history = [_history(part) for part in parts[name]]
         leave(output / name, made | {"trained": history} | findings[name])
     total = sum(file.stat().st_size for name in NAMES for file in (output / name).glob("*.safetensors"))
     print(f"{output}: {', '.join(NAMES)}, {total / 1e6:.1f} MB of weights")
@@ -166,6 +169,14 @@ def save_language_model(trained: Path, folder: Path) -> None:
     """The language model in bfloat16, with its tokenizer."""
     AutoModelForCausalLM.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(trained).save_pretrained(folder)
+
+
+def save_vlm(trained: Path, folder: Path) -> None:
+    """A vision-language model in bfloat16 with its processor, without the code that would travel to the Hub."""
+    SpatialBoostForConditionalGeneration.from_pretrained(trained, dtype=torch.bfloat16).save_pretrained(folder)
+    SpatialBoostProcessor.from_pretrained(trained).save_pretrained(folder)
+    for file in folder.glob("*.py"):
+        file.unlink()
 
 
 def save_boosted(trained: Path, base: Path, folder: Path) -> None:
@@ -184,12 +195,18 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
     folders = [work / f"stage{stage}" for stage in (1, 2, 3)]
     starts = [["--encoder", str(output / "base"), "--language_model", str(output / "language_model")]]
     starts += [["--model", str(folder)] for folder in folders[:2]]
-    numbers = zip((1, 2, 3), starts, folders, recipe.stage_steps, recipe.stage_rates)
-    for stage, start, folder, steps, rate in numbers:
-        names = [f"{data}:{config}:{SLICES.get(config, 'train')}" for config in CONFIGS[stage]]
-        settings = ["--max_steps", str(steps), "--per_device_train_batch_size", str(recipe.stage_batch)]
+    folder_of = {"": data, "text_only": work / "text_only"}
+    make_variant(data, folder_of["text_only"], "text_only", ("single_view",), recipe.world.workers)
+    numbers = zip(starts, folders, recipe.stage_steps, recipe.stage_rates, recipe.stage_batches)
+    for stage, (start, folder, steps, rate, batch) in enumerate(numbers, start=1):
+        names = [f"{folder_of[variant]}:{rows}" for variant, rows in STAGE_DATA[stage]]
+        at_once = min(batch, 8)  # of like length
+        settings = ["--max_steps", str(steps), "--train_sampling_strategy", "batch_rebalance"]
+        settings += ["--per_device_train_batch_size", str(at_once)]
+        settings += ["--gradient_accumulation_steps", str(batch // at_once)]
         settings += ["--seed", str(recipe.seed), "--report_to", "none", "--resume_from_checkpoint", "auto"]
-        settings += ["--learning_rate", str(rate), "--save_steps", "50"]
+        settings += ["--learning_rate", str(rate), "--save_steps", "250"]
+        settings += ["--cache_features", str(work / "features")] if stage < 3 else []
         arguments = ["--config", os.path.relpath(STAGES / f"stage{stage}.yaml"), *start, "--datasets", *names]
         code = sft.main([*arguments, "--output_dir", str(folder), *settings])
         if code:
@@ -207,13 +224,16 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
     names = list(found)
     scores = {"position": found["position"], "base": found[names[1]], "boosted": found[names[2]]}
     scores["random base"] = found[names[3]]
-    configs = [c for c in ("grounding", "multi_view_vqa", "single_view") if any((data / c).glob("test-*.parquet"))]
-    reading = {f"stage {n}": measure_reading(work / f"stage{n}", data, configs, limit=40) for n in (2, 3)}
+    named = ("alignment", "grounding", "multi_view_vqa", "single_view")
+    configs = [config for config in named if any((data / config).glob("test-*.parquet"))]
+    reading = [measure_reading(work / f"stage{n}", data, configs, limit=100) for n in (2, 3)]
     record = read_record(work / "language_model") or {}
     return {
         "base": {"probes": scores, "admitted": is_admitted(scores["base"], scores["position"])},
-        "language_model": {"perplexity": record["perplexity"]},
-        "boosted": {"probes": scores, "reading": reading},
+        "language_model": {"perplexity": record["perplexity"], "perplexity_told": record["perplexity_told"]},
+        "stage2": {"reading": reading[0]},
+        "vlm": {"reading": reading[1]},
+        "boosted": {"probes": scores},
     }
 
 

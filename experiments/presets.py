@@ -6,6 +6,20 @@ from experiments.base_encoder import EncoderShape
 from experiments.language_model import LanguageShape
 from experiments.world import WorldSize
 
+# What each stage reads: variant ("" = as built), and configuration with its rows. Stage 2 learns most from short
+# conversations, what is in an image and where; it has few of the long ones about several views, and few of stage 3's
+# dialogues without their images, so that the language model goes on to know how they speak.
+STAGE_DATA = {
+    1: (("", "alignment:train"),),
+    2: (
+        ("", "alignment:train"),
+        ("", "grounding:train"),
+        ("", "multi_view_vqa:train[:20%]"),
+        ("text_only", "single_view:train[:10%]"),
+    ),
+    3: (("", "single_view:train"), ("", "multi_view:train")),
+}
+
 
 @dataclass(frozen=True)
 class StartingModels:
@@ -94,10 +108,10 @@ PRESETS = {
     "gpu": Preset(  # the real answer, on one H200 or A100
         world=WorldSize(num_scenes=6000, views=4, image_size_px=64, workers=16),
         starting=StartingModels(
-            EncoderShape(width=384, num_layers=6), 4000, 256, LanguageShape(width=384, num_layers=6), 2000, 32
+            EncoderShape(width=384, num_layers=6), 4000, 256, LanguageShape(width=384, num_layers=6), 4000, 32
         ),
         uses_assets=False,
-        stage_steps=(200, 600, 600),
+        stage_steps=(200, 3000, 600),
         batch_size=32,
         learning_rate=5e-4,
         seeds=(0, 1, 2),

@@ -12,14 +12,13 @@ from experiments.arms import BASELINES, Arm
 from experiments.base_encoder import train_base_encoder
 from experiments.language_model import train_language_model
 from experiments.pieces import Ledger, Piece, device, remove_checkpoints, run_verb, shown, typed
-from experiments.presets import Preset
+from experiments.presets import STAGE_DATA, Preset
 from experiments.variants import make_variant
 from experiments.world import World, make_world
 from trainers.run_record import read_record
 
 RECIPES = Path(__file__).resolve().parent.parent / "trainers" / "recipes" / "smoke"
 WORLD_SEED = 0
-STAGE_CONFIGS = {1: ("alignment",), 2: ("grounding", "multi_view_vqa")}
 
 
 class Workshop:
@@ -109,14 +108,14 @@ class Workshop:
         )
 
     def stage(self, number: int, kind: str) -> Piece:
-        """Stage 1 or 2 with the base encoder of a kind; shared by all arms."""
-        start: dict[str, Piece]
+        """Stage 1 or 2 with the base encoder of a kind, shared by all arms; stage 2 of the plain one is an asset."""
+        if number == 2 and kind == "plain" and (shipped := self._asset("stage2")):
+            return shipped
         if number == 1:
             start = {"--encoder": self.base(kind), "--language_model": self.language_model()}
         else:
             start = {"--model": self.stage(1, kind)}
-        folder = self.folder / kind / f"stage{number}"
-        return self._train(folder, f"stage{number}", start, STAGE_CONFIGS[number], replay=number == 2)
+        return self._train(self.folder / kind / f"stage{number}", f"stage{number}", start, self._stage_data(number))
 
     def arm(self, arm: Arm) -> Piece:
         """The run of an arm; its encoder is at `encoder_of`."""
@@ -130,19 +129,24 @@ class Workshop:
             rate += ["--boosted_layers", *map(str, self._upper_half(arm))]
         if arm.learns_from in BASELINES:
             words = ["--objective", arm.learns_from, *rate]
-            return self._train(folder, "baseline", {"--encoder": self.base(arm.base)}, arm.configs, words)
+            return self._train(folder, "baseline", {"--encoder": self.base(arm.base)}, self._arm_data(arm), words)
         start = {"--model": self.stage(2, arm.base)}
-        return self._train(folder, "stage3", start, arm.configs, [*rate, *arm.settings], arm)
+        return self._train(folder, "stage3", start, self._arm_data(arm), [*rate, *arm.settings])
 
     def reader(self, arm: Arm) -> Piece:
-        """A new model that learns to read an arm's encoder, which stays frozen: stages 1 and 2, then with dialogues.
+        """Stage 2's model, which learns to read an arm's encoder: the latter stays frozen, and dialogues have images.
 
         As the paper measures its encoders by ScanQA: what a language model can answer from them.
         """
-        folder = self.folder / "readers" / arm.name
-        start = {"--encoder": self._encoder_piece(arm), "--language_model": self.language_model()}
-        first = self._train(folder / "stage1", "stage1", start, STAGE_CONFIGS[1])
-        return self._train(folder / "stage2", "stage2", {"--model": first}, (*STAGE_CONFIGS[2], "single_view"))
+        folder, stage2, encoder = self.folder / "readers" / arm.name, self.stage(2, "plain"), self._encoder_piece(arm)
+        start = folder / "start"
+        command = f"# {shown(stage2.folder)} with the encoder {shown(encoder.folder)}"
+        joined = self.ledger.do(
+            start, command, [stage2, encoder], lambda: exchange_encoder(stage2.folder, encoder.folder, start)
+        )
+        dialogues = f"{shown(self.places().data)}:single_view:train"
+        data = [*self._stage_data(2), dialogues]
+        return self._train(folder / "stage2", "stage2", {"--model": joined}, data)
 
     def encoder_of(self, arm: Arm) -> Path:
         """The folder of an arm's encoder."""
@@ -153,22 +157,13 @@ class Workshop:
         return Piece(piece.folder / "encoder", piece.key) if arm.learns_from else piece
 
     def _train(
-        self,
-        folder: Path,
-        recipe: str,
-        start: dict[str, Piece],
-        configs: tuple[str, ...],
-        words: list[str] | None = None,
-        arm: Arm | None = None,
-        replay: bool = False,
+        self, folder: Path, recipe: str, start: dict[str, Piece], data: list[str], words: list[str] | None = None
     ) -> Piece:
-        """One run of `spatialboost train`; `replay` adds the dialogues' texts, lest the language model forget them."""
+        """One run of `spatialboost train`."""
         from trainers import sft
 
         stage = int(recipe.removeprefix("stage")) if recipe.startswith("stage") else 3
         steps = self.preset.stage_steps[stage - 1]
-        inputs = [self.make_world(), *start.values()]
-        data = self._data(configs, arm) + (self._data(("single_view",), variant="text_only") if replay else [])
         argv = ["--config", shown(RECIPES / f"{recipe}.yaml")]
         argv += [word for option, piece in start.items() for word in (option, shown(piece.folder))]
         argv += ["--datasets", *data, *(words or []), "--output_dir", shown(folder), "--max_steps", str(steps)]
@@ -182,21 +177,29 @@ class Workshop:
             run_verb(sft.main, [*argv, "--resume_from_checkpoint", "auto"])
             remove_checkpoints(folder)
 
-        return self.ledger.do(folder, typed("train", argv), inputs, work)
+        return self.ledger.do(folder, typed("train", argv), [self.make_world(), *start.values()], work)
 
-    def _data(self, configs: tuple[str, ...], arm: Arm | None = None, variant: str = "") -> list[str]:
-        """The entries of `--datasets`: the world's own, a variant's, or the first rows of them."""
-        data = self.places().data
-        present = [config for config in configs if (data / config).is_dir()]
-        if variant := variant or (arm.variant if arm else ""):
-            workers = self.preset.world.workers
-            data = make_variant(data, self.root / "variants" / variant, variant, configs, workers)
-        share = arm.share if arm else 1.0
-        entries = []
-        for config in present:
-            rows = f"[:{max(1, round(share * num_rows(data / config)))}]" if share < 1 else ""
-            entries.append(f"{shown(data)}:{config}:train{rows}")
+    def _stage_data(self, number: int) -> list[str]:
+        """The entries of `--datasets` of stage 1 or 2."""
+        present = [(variant, rows, rows.split(":")[0]) for variant, rows in STAGE_DATA[number]]
+        return [
+            f"{shown(self._variant(variant, (config,)))}:{rows}"
+            for variant, rows, config in present
+            if (self.places().data / config).is_dir()
+        ]
+
+    def _arm_data(self, arm: Arm) -> list[str]:
+        """The entries of `--datasets` of an arm: the world's own, a variant's, or the first rows of them."""
+        folder, entries = self._variant(arm.variant, arm.configs), []
+        for config in arm.configs:
+            if (place := self.places().data / config).is_dir():
+                rows = f"[:{max(1, round(arm.share * num_rows(place)))}]" if arm.share < 1 else ""
+                entries.append(f"{shown(folder)}:{config}:train{rows}")
         return entries
+
+    def _variant(self, name: str, configs: tuple[str, ...]) -> Path:
+        data, folder = self.places().data, self.root / "variants" / name
+        return make_variant(data, folder, name, configs, self.preset.world.workers) if name else data
 
     def _upper_half(self, arm: Arm) -> range:
         from transformers import AutoConfig
@@ -227,6 +230,20 @@ class Workshop:
 
         command = f"# the architecture of {shown(base.folder)} with new weights, seed {1000 + self.seed}"
         return self.ledger.do(folder, command, [base], work)
+
+
+def exchange_encoder(vlm: Path, encoder: Path, folder: Path) -> None:
+    """Save a vision-language model with another encoder of the same width in its place."""
+    import torch
+
+    from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostProcessor
+    from modeling_spatialboost.modeling_spatialboost_vlm import load_boosted_encoder
+
+    model = SpatialBoostForConditionalGeneration.from_pretrained(vlm, dtype=torch.float32)
+    model.model.vision_tower = load_boosted_encoder(str(encoder), [], dtype=torch.float32)
+    model.config.vision_config = model.vision_tower.config
+    model.save_pretrained(folder)
+    SpatialBoostProcessor.from_pretrained(vlm).save_pretrained(folder)
 
 
 def num_rows(folder: Path) -> int:

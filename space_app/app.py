@@ -20,17 +20,26 @@ from starlette.middleware import Middleware
 from spatialboost_space import ask_tab, data_tab, depth_tab, features_tab, models, scene_tab
 from spatialboost_space.body_limit import BodyLimit
 from spatialboost_space.errors import Page
-from spatialboost_space.settings import limits
+from spatialboost_space.settings import NOTE, limits
 
 TITLE = "SpatialBoost"
-# narrow pages get narrow margins; gradio leaves the thumbnails of examples without a name for screen readers
+# narrow pages get narrow margins; gradio leaves thumbnails and the 3D view without a name for screen readers
 HEAD = """<style>
 @media (max-width: 640px) { .gradio-container > .main { padding: 8px !important; } }
 .gradio-container, .gradio-container > .main, .gradio-container .contain { min-width: 0 !important; max-width: 100vw; }
+.missing:not(:has(p)) { display: none; }
 </style><script>
-new MutationObserver(() => document.querySelectorAll(".gallery-item:not([aria-label])").forEach(item =>
-  item.setAttribute("aria-label", "Example " + (1 + [...item.parentElement.children].indexOf(item)))
-)).observe(document, {childList: true, subtree: true});
+new MutationObserver(() => {
+  document.querySelectorAll(".gallery-item:not([aria-label])").forEach(item => {
+    if (!item.innerText.trim())
+      item.setAttribute("aria-label", "Example " + (1 + [...item.parentElement.children].indexOf(item)));
+  });
+  document.querySelectorAll("#scene_model canvas:not([aria-label])").forEach(canvas => {
+    canvas.setAttribute("role", "application");
+    canvas.setAttribute("aria-label", "Point cloud. Arrow keys rotate it, with Alt up and down zoom.");
+  });
+  document.querySelectorAll("#scene_model canvas[tabindex='1']").forEach(canvas => canvas.tabIndex = 0);
+}).observe(document, {childList: true, subtree: true, attributes: true, attributeFilter: ["tabindex"]});
 </script>"""
 
 
@@ -41,7 +50,8 @@ def build() -> gr.Blocks:
     with Page(title=TITLE, delete_cache=(max(1, seconds // 4), seconds), analytics_enabled=False) as page:
         gr.Markdown(
             "# SpatialBoost\nA vision encoder that learned 3D space through language, beside the encoder it started "
-            "from. An independent implementation of [the paper](https://arxiv.org/abs/2603.22057)."
+            "from. An independent implementation of [the paper](https://arxiv.org/abs/2603.22057). "
+            + os.environ.get(NOTE, "")
         )
         with gr.Tab("Depth", id="depth"):
             depth_tab.build()

@@ -10,11 +10,19 @@ from PIL import Image
 
 from spatialboost_space import models
 from spatialboost_space.board import mark_board, pictures_of
-from spatialboost_space.errors import Refusal, endpoint, friendly
+from spatialboost_space.errors import Refusal, endpoint, friendly, missing
 from spatialboost_space.examples import examples
-from spatialboost_space.marks import conversation, declarations, mention, read_marks, spoken_marks
+from spatialboost_space.marks import (
+    conversation,
+    declarations,
+    mention,
+    named_points,
+    on_grid,
+    read_marks,
+    spoken_marks,
+)
 from spatialboost_space.settings import limits
-from spatialboost_space.uploads import ENDINGS, read_file
+from spatialboost_space.uploads import ENDINGS, as_data_url, read_file
 
 HELP = "Click for a point, drag for a region. Keyboard: arrow keys and Enter, or R at two corners."
 Turn = tuple[str, str]
@@ -53,13 +61,13 @@ def check_question(question: str, turns: list[Turn]) -> str:
 def show_images(paths: list[str] | None) -> tuple[Any, Any, list[Turn], Chat]:
     """Show new images on the board and begin a new conversation."""
     images = open_images(paths) if paths else []
-    return gr.HTML(value=[], pictures=pictures_of(images), spoken=[]), paths or [], [], []
+    return gr.HTML(value=[], pictures=pictures_of(images), spoken=[], grid=models.image_grid()), paths or [], [], []
 
 
 def steps_of(question: str, num_images: int) -> list[str]:
     """The questions that lead to an answer turn by turn: the depth at each point that it names, then itself."""
-    points = [mark for mark in spoken_marks(question, num_images) if mark["x1"] is None]
-    return [f"What is the depth at {mention(mark, num_images)}?" for mark in points] + [question]
+    points = dict.fromkeys(mention(mark, num_images) for mark in named_points(question, num_images))
+    return [f"What is the depth at {point}?" for point in points] + [question]
 
 
 def respond(
@@ -69,8 +77,11 @@ def respond(
     images = open_images(paths)
     question = check_question(question, turns)
     regions = [mark for mark in read_marks(marks, len(images)) if mark["x1"] is not None]
-    question = " ".join(filter(None, [question, declarations(question, regions, len(images))]))
-    asked = [*steps_of(question, len(images))[:-1], question] if in_steps else [question]
+    grid = models.image_grid()
+    question = on_grid(question, grid)
+    declared = on_grid(declarations(question, regions, len(images)), grid)
+    last = " ".join(filter(None, [question, declared]))
+    asked = [*steps_of(question, len(images))[:-1], last] if in_steps else [last]
     for one in asked[: limits().turns - len(turns)]:
         answer = ""
         yield as_chat([*turns, (one, "…")]), turns, gr.skip(), "" if one is asked[0] else gr.skip()
@@ -106,7 +117,7 @@ def ask(images: list[str], question: str, earlier_turns: list[list[str]] | None 
     Args:
         images: PNG, JPEG or WebP files.
         question: names points as (x, y), from (0, 0) at the top left to (1, 1) at the bottom right, and with several
-            images as "(0.2, 0.4) in image 2".
+            images as "(0.2, 0.4) in image 2"; the model reads the centres of the pixels that these points are in.
         earlier_turns: of this conversation, pairs of question and answer.
 
     Returns:
@@ -120,11 +131,32 @@ def ask(images: list[str], question: str, earlier_turns: list[list[str]] | None 
     ):
         raise Refusal("earlier_turns is a list of pairs of texts: [[question, answer], ...].")
     pairs = [(turn[0], turn[1]) for turn in turns]
-    yield from models.stream_answer(opened, conversation(len(opened), pairs, check_question(question, pairs)))
+    question = on_grid(check_question(question, pairs), models.image_grid())
+    yield from models.stream_answer(opened, conversation(len(opened), pairs, question))
+
+
+def _example_questions(upload: gr.File, question: gr.Textbox) -> list[Any]:
+    """A column for each example picture, with its questions below it; the events of a click on one."""
+    clicks = []
+    with gr.Row(elem_id="ask_examples", equal_height=False):
+        for row in examples():
+            with gr.Column(min_width=160), Image.open(row["file"]) as picture:
+                source = as_data_url(picture.convert("RGB"), 240)
+                gr.HTML(
+                    f'<img src="{source}" alt="{escape(row["alt"])}">',
+                    css_template="img { width: 100%; border-radius: 6px; }",
+                )
+                samples = [[[row["file"]], text] for text in row["questions"]]
+                listed = gr.Examples(
+                    samples, [upload, question], label="Ask about this room", example_labels=row["questions"]
+                )
+                clicks.append(listed.load_input_event)
+    return clicks
 
 
 def build() -> None:
     """Lay out the tab."""
+    missing("vlm")
     paths, turns = gr.State([]), gr.State([])
     with gr.Row(equal_height=False):
         with gr.Column(min_width=280):
@@ -160,26 +192,23 @@ def build() -> None:
                 halt = gr.Button("Stop", elem_id="ask_stop", min_width=80)
                 back = gr.Button("Undo", elem_id="ask_undo", min_width=80)
                 anew = gr.Button("Restart", elem_id="ask_clear", min_width=80)
-    gr.Examples(
-        [[[row["file"]], row["question"]] for row in examples()],
-        [upload, question],
-        label="Examples",
-        elem_id="ask_examples",
-    )
+    clicks = _example_questions(upload, question)
     private: dict[str, Any] = {"api_visibility": "private"}
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", **private}
-    upload.change(friendly(show_images), [upload], [board, paths, turns, chat], **private)
+    shown = {"fn": friendly(show_images), "inputs": [upload], "outputs": [board, paths, turns, chat], **private}
+    gr.on([upload.upload, upload.clear, upload.delete], **shown)
     name_mark = Path(__file__).with_name("mention.js").read_text(encoding="utf-8")
     board.mark(None, [question, board], [question], js=name_mark)  # in the browser: fast clicks must not overtake
-    running = gr.on(
-        [send.click, question.submit],
-        friendly(respond),
-        [question, board, paths, turns, in_steps],
-        [chat, turns, board, question],
-        concurrency_id="compute",
+    answered: dict[str, Any] = {
+        "fn": friendly(respond),
+        "inputs": [question, board, paths, turns, in_steps],
+        "outputs": [chat, turns, board, question],
+        "concurrency_id": "compute",
         **private,
-    )
-    halt.click(None, None, None, cancels=[running])
+    }
+    running = [gr.on([send.click, question.submit], **answered)]
+    running += [click.then(**shown).success(**answered) for click in clicks]
+    halt.click(None, None, None, cancels=running)
     back.click(undo, [turns], [chat, turns, board, question], **quick)
     gr.on([anew.click, chat.clear], clear, None, [chat, turns, board, question], **quick)
     with gr.Column(visible=False):

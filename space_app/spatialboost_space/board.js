@@ -11,6 +11,7 @@ let drag = null, cursor = null, corner = null;
 
 const clamp = value => Math.min(1, Math.max(0, value));
 const short = value => value.toFixed(3);
+const centre = (value, pixels) => (Math.min(pixels - 1, Math.floor(value * pixels)) + 0.5) / pixels;
 const marks = () => Array.isArray(props.value) ? props.value : [];
 
 function shape(name, kind, attributes, parent) {
@@ -65,6 +66,11 @@ function draw() {
 }
 
 function add(mark) {
+  if (props.grid) {  // the pixels that the model sees
+    const [columns, rows] = props.grid;
+    mark = {...mark, x: centre(mark.x, columns), y: centre(mark.y, rows)};
+    if (mark.x1 != null) { mark.x1 = centre(mark.x1, columns); mark.y1 = centre(mark.y1, rows); }
+  }
   props.value = [...marks(), mark];
   say.textContent = mark.x1 == null
     ? `Point (${short(mark.x)}, ${short(mark.y)}) in image ${mark.image + 1}.`

@@ -24,6 +24,7 @@ def _read(name: str) -> str:
 
 def mark_board(label: str, elem_id: str, help_text: str, readonly: bool = False) -> gr.HTML:
     """Images with marks. `value` holds the visitor's marks; `pictures` and `spoken` are what the server shows.
+    With a `grid` [columns, rows], marks are put on centres of its pixels.
 
     Events: `mark` after a click or drag, with the marks in the value.
     """
@@ -36,6 +37,7 @@ def mark_board(label: str, elem_id: str, help_text: str, readonly: bool = False)
         elem_id=elem_id,
         pictures=[],
         spoken=[],
+        grid=None,
         help=help_text,
         readonly=readonly,
         name=label,

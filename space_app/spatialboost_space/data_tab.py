@@ -7,7 +7,7 @@ import gradio as gr
 from spatialboost_space.ask_tab import Chat, as_chat
 from spatialboost_space.board import mark_board, pictures_of
 from spatialboost_space.data import choices, read_row, source_or_default, turn_marks, turns_of
-from spatialboost_space.errors import endpoint, friendly
+from spatialboost_space.errors import endpoint, friendly, missing
 from spatialboost_space.settings import limits
 from spatialboost_space.uploads import read_image
 
@@ -70,6 +70,7 @@ def data_row(source: str = "", choice: str = "", index: int = 0) -> dict[str, An
 
 def build() -> None:
     """Lay out the tab."""
+    missing("data")
     gr.Markdown("The dialogues that the encoder learned from. Choose a turn to see on the image what it speaks of.")
     with gr.Row():
         source = gr.Textbox(

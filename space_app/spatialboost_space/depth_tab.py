@@ -8,7 +8,7 @@ from PIL import Image
 
 from spatialboost_space import models
 from spatialboost_space.board import depth_value, depth_view
-from spatialboost_space.errors import Refusal, endpoint, friendly
+from spatialboost_space.errors import Refusal, endpoint, friendly, missing
 from spatialboost_space.examples import files
 from spatialboost_space.pictures import depth_range_m, save_depth_png
 from spatialboost_space.uploads import image_input, needed
@@ -88,6 +88,7 @@ def depth_at_point(image: str | None, x: float, y: float) -> dict[str, float]:
 
 def build() -> None:
     """Lay out the tab."""
+    missing("depth_base", "depth_boosted")
     gr.Markdown(
         "Metric depth from one linear layer on frozen patch features: the base encoder beside the boosted one."
     )

@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.exceptions import ComponentProcessingError
 from PIL import Image, UnidentifiedImageError
 
-from spatialboost_space.models import Unavailable
+from spatialboost_space.models import Unavailable, absence
 
 NO_IMAGE = "This file is not a PNG, JPEG or WebP image that can be read."
 UNREADABLE = "An input could not be read: check its kind in the API page."
@@ -56,6 +56,11 @@ def friendly(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return call
+
+
+def missing(*parts: str) -> None:
+    """Tell, above a tab, which of the parts that it needs the operator has not set."""
+    gr.Markdown(lambda: absence(*parts), elem_classes="missing")  # when the page is opened: a bundle may be remote
 
 
 class Page(gr.Blocks):

@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent / "examples"
 
 @lru_cache(maxsize=1)
 def examples() -> list[dict[str, Any]]:
-    """`name`, `file` (absolute), `alt`, `question`, `field_of_view_degrees`, `objects` (name and region) of each."""
+    """`name`, `file` (absolute), `alt`, `questions`, `field_of_view_degrees`, `objects` (name and region) of each."""
     rows = json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
     return [{**row, "file": str(FOLDER / row["file"])} for row in rows]
 

@@ -7,7 +7,7 @@ import pandas
 from PIL import Image
 
 from spatialboost_space import models
-from spatialboost_space.errors import endpoint, friendly
+from spatialboost_space.errors import endpoint, friendly, missing
 from spatialboost_space.examples import files
 from spatialboost_space.pictures import enlarge, principal_colours
 from spatialboost_space.uploads import image_input, needed
@@ -65,6 +65,7 @@ def show_alpha() -> tuple[gr.BarPlot, pandas.DataFrame]:
 
 def build() -> None:
     """Lay out the tab."""
+    missing("depth_base", "depth_boosted")
     gr.Markdown(
         "The first three principal components of the patch features as red, green and blue, found over both encoders "
         "together: equal colours mean equal features."

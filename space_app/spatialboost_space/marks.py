@@ -13,11 +13,12 @@ PREAMBLE = (
     "Depth is measured along the viewing direction of the camera."
 )
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_NUMBER = r"([01](?:\.\d{1,4})?)"
+_NUMBER = r"([01](?:\.\d+)?)"
 _PAIR = rf"\({_NUMBER}, ?{_NUMBER}\)"
 _WHERE = r"(?: in image (\d+))?"
-_BOX = re.compile(rf"from {_PAIR} to {_PAIR}{_WHERE}")
+_BOX = re.compile(rf"{_PAIR}{_WHERE} to (?:the point )?{_PAIR}{_WHERE}")
 _POINT = re.compile(rf"{_PAIR}{_WHERE}")
+_POINT_ALONE = re.compile(_PAIR)
 _LETTER = re.compile(r"\[([A-Z])\]")
 
 
@@ -92,15 +93,39 @@ def spoken_marks(text: str, num_images: int, regions: Sequence[Mark] = ()) -> li
         regions: what [A], [B], ... stand for.
     """
     found: list[Mark] = []
-    for x, y, x1, y1, image in _BOX.findall(text):
+    for x, y, _, x1, y1, image in _BOX.findall(text):
         found += read_marks([{"image": int(image or 1) - 1, "x": x, "y": y, "x1": x1, "y1": y1}], num_images)
-    for x, y, image in _POINT.findall(_BOX.sub("", text)):
-        found += read_marks([{"image": int(image or 1) - 1, "x": x, "y": y}], num_images)
+    found += named_points(_BOX.sub("", text), num_images)
     named = set(_LETTER.findall(text))
     found += [region for region in regions if region["label"] in named]
     for mark in found:
         mark["label"] = mark["label"] if mark in regions else ""
     return [mark for place, mark in enumerate(found) if mark not in found[:place]]
+
+
+def named_points(text: str, num_images: int) -> list[Mark]:
+    """The points that a text names, in their order; those of an image that is not there are left out."""
+    return [
+        mark
+        for x, y, image in _POINT.findall(text)
+        for mark in read_marks([{"image": int(image or 1) - 1, "x": x, "y": y}], num_images)
+    ]
+
+
+def on_grid(text: str, grid: tuple[int, int] | None) -> str:
+    """A text whose coordinates are centres of pixels, as in the dialogues that the models are trained on.
+
+    Args:
+        text: a question.
+        grid: columns and rows of the image as the model sees it; None where they are not known.
+    """
+    if grid is None:
+        return text
+
+    def centre(number: str, pixels: int) -> str:
+        return f"{(min(int(float(number) * pixels), pixels - 1) + 0.5) / pixels:.3f}"
+
+    return _POINT_ALONE.sub(lambda pair: f"({centre(pair[1], grid[0])}, {centre(pair[2], grid[1])})", text)
 
 
 def opening(num_images: int, text: str) -> list[dict[str, str]]:

@@ -28,6 +28,7 @@ WHAT = {
     "vlm": "vision-language model",
     "depth_base": "depth model of the base encoder",
     "depth_boosted": "depth model of the boosted encoder",
+    "data": "data set of its own",
 }
 SECONDS_FOR_A_TOKEN = 60.0
 
@@ -53,6 +54,16 @@ def is_set(name: str) -> bool:
     return part(name) is not None
 
 
+def absence(*names: str) -> str:
+    """A sentence for each of the parts that the operator has not set; empty where all are there."""
+    sentences = [
+        f"This Space has no {WHAT[name]}: its operator sets {PARTS[name]} or SPATIALBOOST_BUNDLE."
+        for name in names
+        if not is_set(name)
+    ]
+    return " ".join(sentences)
+
+
 def load(name: str) -> Loaded:
     """The model of a part, from the folder or Hub id that the settings name.
 
@@ -63,9 +74,7 @@ def load(name: str) -> Loaded:
         if name not in _LOADED:
             source = part(name)
             if source is None:
-                raise Unavailable(
-                    f"This Space has no {WHAT[name]}: its operator sets {PARTS[name]} or SPATIALBOOST_BUNDLE."
-                )
+                raise Unavailable(absence(name))
             try:
                 _LOADED[name] = _load(name, source)
             except Unavailable:
@@ -153,6 +162,18 @@ def alpha_table() -> list[dict[str, float]]:
     if is_set("depth_boosted") or not is_set("vlm"):
         return load("depth_boosted").model.alpha_table()
     return load("vlm").model.vision_tower.alpha_table()
+
+
+def image_grid() -> tuple[int, int] | None:
+    """Columns and rows of pixels that the vision-language model sees; None where there is none or it has no one size.
+
+    Raises:
+        Unavailable: the model does not load.
+    """
+    if not is_set("vlm"):
+        return None
+    size = getattr(getattr(load("vlm").processor, "image_processor", None), "size", None) or {}
+    return (size["width"], size["height"]) if size.get("width") and size.get("height") else None
 
 
 def _check_texts(messages: list[dict[str, Any]], processor: Any) -> None:

@@ -100,11 +100,16 @@ def save_glb(points_m: np.ndarray, colours: np.ndarray, found: Sequence[Found]) 
         parts.append(edges)
         part_colours.append(np.tile(COLOURS[number % len(COLOURS)], (len(edges), 1)))
     xyz = (np.concatenate(parts) * (1, -1, -1)).astype("<f4")  # glTF: y up, the viewer looks along -z
-    alpha = np.full((len(xyz), 1), 255)
-    rgba = np.concatenate([np.concatenate(part_colours), alpha], axis=1).astype("u1")
+    rgba = np.full((len(xyz), 4), 65535, "<u2")
+    rgba[:, :3] = (_linear(np.concatenate(part_colours) / 255) * 65535).round()
     path = new_file("scene.glb")
     path.write_bytes(_glb(xyz, rgba))
     return str(path)
+
+
+def _linear(colours: np.ndarray) -> np.ndarray:
+    """Colours of an image, sRGB from 0 to 1, as glTF wants those of points: in proportion to the light."""
+    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
 
 
 def _cross(centre_m: np.ndarray) -> np.ndarray:
@@ -122,7 +127,7 @@ def _edges(one: Found) -> np.ndarray:
 
 
 def _glb(xyz: np.ndarray, rgba: np.ndarray) -> bytes:
-    """The bytes of a glTF file with one mesh of points: (N, 3) float32 positions, (N, 4) uint8 colours."""
+    """The bytes of a glTF file with one mesh of points: (N, 3) float32 positions, (N, 4) uint16 colours."""
     positions, colours = xyz.tobytes(), rgba.tobytes()
     body = positions + colours
     body += b"\0" * (-len(body) % 4)
@@ -132,7 +137,9 @@ def _glb(xyz: np.ndarray, rgba: np.ndarray) -> bytes:
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "COLOR_0": 1}, "mode": 0}]}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "COLOR_0": 1}, "mode": 0, "material": 0}]}],
+        "materials": [{"extensions": {"KHR_materials_unlit": {}}}],  # the image has its light already
+        "extensionsUsed": ["KHR_materials_unlit"],
         "buffers": [{"byteLength": len(body)}],
         "bufferViews": [
             {"buffer": 0, "byteOffset": 0, "byteLength": len(positions)},
@@ -147,7 +154,7 @@ def _glb(xyz: np.ndarray, rgba: np.ndarray) -> bytes:
                 "min": xyz.min(axis=0).tolist(),
                 "max": xyz.max(axis=0).tolist(),
             },
-            {"bufferView": 1, "componentType": 5121, "normalized": True, "count": count, "type": "VEC4"},  # uint8
+            {"bufferView": 1, "componentType": 5123, "normalized": True, "count": count, "type": "VEC4"},  # uint16
         ],
     }
     header = json.dumps(structure).encode()

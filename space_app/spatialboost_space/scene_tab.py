@@ -10,7 +10,7 @@ from PIL import Image
 
 from spatialboost_space import models
 from spatialboost_space.board import mark_board, pictures_of
-from spatialboost_space.errors import Refusal, endpoint, friendly
+from spatialboost_space.errors import Refusal, endpoint, friendly, missing
 from spatialboost_space.examples import examples
 from spatialboost_space.marks import read_marks
 from spatialboost_space.point_cloud import Found, distance_m, find_object, find_point, save_glb, unproject
@@ -149,6 +149,7 @@ def scene(
 
 def build() -> None:
     """Lay out the tab."""
+    missing("depth_base", "depth_boosted")
     gr.Markdown(
         "A point cloud from predicted depth. Pick objects and points on the image: their boxes appear in the scene, "
         "their distances below it."
@@ -177,7 +178,7 @@ def build() -> None:
             )
         with gr.Column(min_width=280, scale=2):
             model = gr.Model3D(
-                label="Point cloud: drag to rotate, scroll or pinch to zoom",
+                label="Point cloud: drag or arrow keys rotate; scroll, pinch or Alt with arrows up and down zoom",
                 display_mode="solid",
                 clear_color=(0.5, 0.5, 0.5, 0.0),
                 height=420,

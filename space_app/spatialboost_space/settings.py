@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 BUNDLE = "SPATIALBOOST_BUNDLE"
+NOTE = "SPATIALBOOST_NOTE"  # a sentence of the operator for the top of the page
 # part of a bundle (a folder of that name in it) -> the variable that names the part by itself
 PARTS = {
     "vlm": "SPATIALBOOST_MODEL",

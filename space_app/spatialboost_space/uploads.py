@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,30 @@ from spatialboost_space.settings import limits
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # no stuffed byte, restart or padding, as pixels have them
 
 
 def _ends_with_its_image(data: bytes, kind: str) -> bool:
-    """Whether nothing hides behind the image: a file may be a picture and an archive or a page at once."""
-    if kind == "PNG":
-        end = data.rfind(b"IEND") + 8
-    elif kind == "JPEG":
-        end = data.rfind(b"\xff\xd9") + 2
-    else:
-        end = 8 + int.from_bytes(data[4:8], "little")
-    return not data[end:].strip(b"\0\r\n ")
+    """Whether nothing hides behind the image: a file may be a picture and an archive or a page at once.
+
+    The file is read from its start, chunk by chunk: whatever comes behind may hold an end mark of its own.
+    """
+    ends = {"PNG": _end_of_png, "JPEG": _end_of_jpeg, "WEBP": lambda webp: 8 + int.from_bytes(webp[4:8], "little")}
+    return kind in ends and not data[ends[kind](data) :].strip(b"\0\r\n ")
+
+
+def _end_of_png(data: bytes) -> int:
+    start = 8
+    while start < len(data) and data[start + 4 : start + 8] != b"IEND":
+        start += 12 + int.from_bytes(data[start : start + 4], "big")
+    return start + 12
+
+
+def _end_of_jpeg(data: bytes) -> int:
+    start = 2
+    while (found := _JPEG_MARKER.search(data, start)) and found[0] != b"\xff\xd9":
+        start = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return found.end() if found else len(data)
 
 
 def read_image(data: bytes) -> Image.Image:
@@ -43,7 +57,7 @@ def read_image(data: bytes) -> Image.Image:
                     f"The image has {width} x {height} pixels; {bounds.image_pixels / 1e6:.0f} million are the limit."
                 )
             if getattr(image, "n_frames", 1) > 1:
-                raise Refusal("This is an animation: give a single image.")
+                raise Refusal("The file holds several images or an animation: save one as a plain PNG or JPEG.")
             if not _ends_with_its_image(data, str(image.format)):
                 raise Refusal("The file goes on behind its image: save it again as a plain PNG or JPEG.")
             upright = ImageOps.exif_transpose(image).convert("RGB")
@@ -61,6 +75,8 @@ def read_file(path: str | Path) -> Image.Image:
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
         raise Refusal(NO_IMAGE)
+    if not path.is_file():
+        raise Refusal(f"Images are deleted {limits().cache_seconds // 60} minutes after they came: give it again.")
     if path.stat().st_size > limits().upload_bytes:
         raise Refusal(f"The file is larger than {limits().upload_bytes / 2**20:.0f} MB, which is the limit.")
     return read_image(path.read_bytes())

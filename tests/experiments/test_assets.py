@@ -63,7 +63,7 @@ def test_the_assets_are_small_and_load():
     assert tokenizer.decode(answer).endswith(".<|im_end|>")  # fluent: a sentence that ends
 
 
-def test_one_command_makes_all_three(made):
+def test_one_command_makes_them_all(made):
     folder = made / "assets"
     for name in NAMES:
         record = json.loads((folder / name / "run.json").read_text())
@@ -71,7 +71,12 @@ def test_one_command_makes_all_three(made):
         files = {file.name: sha256(file) for file in (folder / name).iterdir() if file.name != "run.json"}
         assert files == record["files"]
         assert str(made) not in json.dumps(record) + (folder / name / "README.md").read_text()  # nobody's own folders
+    for name in ("stage2", "vlm"):
+        model = SpatialBoostForConditionalGeneration.from_pretrained(folder / name)
+        assert model.dtype == torch.bfloat16 and not [*(folder / name).glob("*.py")]
     boosted = SpatialBoostModel.from_adapter(folder / "boosted", folder / "base")
+    for name, parameter in model.vision_tower.state_dict().items():
+        assert torch.equal(parameter, boosted.state_dict()[name])
     assert len(boosted.alpha_table()) == SHAPE.num_layers
     assert AutoImageProcessor.from_pretrained(folder / "base").size["height"] == SHAPE.image_size_px
 
@@ -111,7 +116,7 @@ def test_reading_tells_a_model_that_looks_from_one_that_does_not(made, rooms, tm
 def test_mistakes_are_told_in_a_sentence(made, monkeypatch, tmp_path, capsys):
     assert command(lambda: assets.main(["--smallest"])) == 2
     assert "would replace the assets" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="pass one of base, language_model, boosted"):
+    with pytest.raises(ValueError, match="pass one of base, language_model, stage2, vlm, boosted"):
         asset("encoder")
     monkeypatch.setattr(assets, "ASSETS", tmp_path)
     with pytest.raises(ValueError, match="rebuild it with `python -m experiments.assets`"):

@@ -185,6 +185,7 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
     monkeypatch.setattr(sft, "main", parsed)
     monkeypatch.setattr(workshop, "make_variant", lambda data, folder, *rest: folder)
     monkeypatch.setattr(workshop, "num_rows", lambda folder: 80)
+    monkeypatch.setattr(workshop, "exchange_encoder", lambda *arguments: None)
     monkeypatch.setattr(workshop, "train_language_model", lambda *arguments: None)
     monkeypatch.setattr(workshop.Workshop, "base", lambda self, kind: Piece(tmp_path / f"base_{kind}", kind))
     monkeypatch.setattr(workshop.Workshop, "_upper_half", lambda self, arm: range(3, 6))
@@ -198,7 +199,7 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
         shop.arm(arm)
     shop.reader(ARMS["point_decoder"])
     stage2 = said[str(tmp_path / "root/seed0/plain/stage2")][0]
-    assert stage2.datasets[-1].endswith("variants/text_only:single_view:train") and len(stage2.datasets) == 3
+    assert stage2.datasets[-1].endswith("variants/text_only:single_view:train[:10%]") and len(stage2.datasets) == 4
     trained = {name.rsplit("/arms/")[1]: both for name, both in said.items() if "/arms/" in name}
     assert trained.keys() == {arm.name for arm in ARMS.values() if arm.learns_from}
     steps = {training.max_steps for _, training in trained.values()}
@@ -209,6 +210,6 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
     assert trained["upper_half"][0].boosted_layers == [3, 4, 5] and trained["alpha_head"][0].alpha_sharing == "head"
     assert trained["lora_fast"][1].learning_rate == pytest.approx(3 * trained["lora"][1].learning_rate)
     assert trained["depth_language"][0].model.endswith("depth/stage2")
-    first, second = (said[str(tmp_path / f"root/seed0/readers/point_decoder/stage{n}")][0] for n in (1, 2))
-    assert first.encoder == str(tmp_path / "root/seed0/arms/point_decoder/encoder")
-    assert second.model.endswith("readers/point_decoder/stage1") and len(second.datasets) == 3
+    reader = said[str(tmp_path / "root/seed0/readers/point_decoder/stage2")][0]
+    assert reader.model == str(tmp_path / "root/seed0/readers/point_decoder/start") and reader.stage == 2
+    assert reader.datasets == [*stage2.datasets, f"{data}:single_view:train"]
