@@ -1,12 +1,15 @@
 """From a rendered room to a page on the Hub, with the commands that users run, against a Hub on this machine.
 
 build -> push the data -> train three stages from its id -> push encoder, model and Space -> a fresh process that has
-nothing but the ids loads all of it.
+nothing but the ids loads all of it; the Space, downloaded from there, starts and answers with that model and data.
 """
 
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
+
+import pytest
 
 from tests.hub.server import LocalHub
 from tests.test_architecture import ROOT
@@ -90,6 +93,27 @@ assert items == {("dataset", "org/rooms"), ("model", "org/encoder"), ("model", "
 print("all of it", len(rows))
 """
 
+SPACE = """
+import os, sys
+sys.modules["modeling_spatialboost"] = None
+from huggingface_hub import snapshot_download
+
+space = snapshot_download("org/demo", repo_type="space", revision="v1")
+os.environ |= {"SPATIALBOOST_MODEL": "org/vlm@v1", "SPATIALBOOST_DATA": "org/rooms@v1"}
+sys.path.insert(0, space)
+import app
+from gradio_client import Client, handle_file
+
+_, url, _ = app.launch(app.build(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+client = Client(url, verbose=False)
+row = client.predict(source="", choice="single_view / train", index=0, api_name="/data_row")
+picture = handle_file(space + "/" + sys.argv[1])
+answer = client.predict(images=[picture], question="What is the depth?", api_name="/ask")
+layers = client.predict(api_name="/alpha")
+os.write(1, f"served {isinstance(answer, str)} {len(layers)} {len(row['turns']) > 0}".encode())
+os._exit(0)  # the server's threads need not end in order
+"""
+
 
 def run(arguments, **keywords):
     result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=500, **keywords)
@@ -97,21 +121,44 @@ def run(arguments, **keywords):
     return result.stdout
 
 
-def test_whole_life(tmp_path):
+@pytest.fixture(scope="module")
+def life(tmp_path_factory):
+    """Hub, work folder and what the commands printed, after all was published."""
+    root = tmp_path_factory.mktemp("life")
     with LocalHub() as hub:
-        at_work = hub.environment(tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
-        printed = run(["-c", LIFE, str(tmp_path), str(ROOT / "space_app")], env=at_work, cwd=tmp_path)
-        (collection,) = hub.store.collections
-        stranger = hub.environment(tmp_path / "stranger", token=None)
-        (tmp_path / "stranger").mkdir()
-        said = run(["-I", "-c", textwrap.dedent(STRANGER), collection], env=stranger, cwd=tmp_path / "stranger")
-        assert said.splitlines()[-1].startswith("all of it")
-        demo = hub.repository("space", "org/demo").files("v1")
-        assert demo["app.py"] == (ROOT / "space_app" / "app.py").read_bytes()
-        for name in ("encoder", "vlm"):
-            files = hub.repository("model", f"org/{name}").files("v1")
-            code = {path: content for path, content in files.items() if path.endswith(".py")}
-            assert code and all((ROOT / "modeling_spatialboost" / path).read_bytes() == code[path] for path in code)
-            assert str(tmp_path).encode() not in b"".join(data for path, data in files.items())
-            commit = hub.repository("model", f"org/{name}").tags["v1"].oid
-            assert f'"org/{name}", revision="{commit}"' in printed
+        at_work = hub.environment(root / "home") | {"PYTHONPATH": str(ROOT)}
+        printed = run(["-c", LIFE, str(root), str(ROOT / "space_app")], env=at_work, cwd=root)
+        yield SimpleNamespace(hub=hub, root=root, printed=printed)
+
+
+def as_a_stranger(life, script, *arguments):
+    """What a process prints that has a new home, no token and the ids alone."""
+    home = life.root / "stranger"
+    home.mkdir(exist_ok=True)
+    environment = life.hub.environment(home, token=None)
+    return run(["-I", "-c", textwrap.dedent(script), *arguments], env=environment, cwd=home)
+
+
+def test_a_fresh_process_loads_all_of_it_by_id(life):
+    (collection,) = life.hub.store.collections
+    assert as_a_stranger(life, STRANGER, collection).splitlines()[-1].startswith("all of it")
+
+
+def test_the_space_starts_against_it(life):
+    pytest.importorskip("gradio", reason="the Space needs gradio: pip install 'spatialboost[space]'")
+    files = life.hub.repository("space", "org/demo").files("v1")
+    picture = next(name for name in sorted(files) if name.endswith(".png"))
+    assert as_a_stranger(life, SPACE, picture).endswith("served True 2 True")
+
+
+def test_what_was_published_is_what_we_have(life):
+    files = life.hub.repository("space", "org/demo").files("v1")
+    assert files["app.py"] == (ROOT / "space_app" / "app.py").read_bytes()
+    for name in ("encoder", "vlm"):
+        files = life.hub.repository("model", f"org/{name}").files("v1")
+        code = {path: content for path, content in files.items() if path.endswith(".py")}
+        assert code and all((ROOT / "modeling_spatialboost" / path).read_bytes() == code[path] for path in code)
+        assert str(life.root).encode() not in b"".join(data for path, data in files.items())
+        assert "run.json" in files  # to which the card points
+        commit = life.hub.repository("model", f"org/{name}").tags["v1"].oid
+        assert f'"org/{name}", revision="{commit}"' in life.printed

@@ -12,8 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from modeling_spatialboost import SpatialBoostImageProcessor, SpatialBoostModel
-
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of `spatialboost boost`."""
@@ -34,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         ValueError: no such encoder, one that cannot be boosted, or an adapter that is another encoder's.
     """
     arguments = make_parser().parse_args(argv)
+    from modeling_spatialboost import SpatialBoostImageProcessor, SpatialBoostModel  # not for --help
+
     encoder, layers, revision = arguments.encoder, arguments.boosted_layers, arguments.revision
     if arguments.adapter is None:
         model = SpatialBoostModel.from_encoder(encoder, layers, revision)
