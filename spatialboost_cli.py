@@ -1,5 +1,6 @@
 """The command `spatialboost`: picks a module by its verb and calls that module's `main(argv)`."""
 
+import atexit
 import importlib
 import logging
 import os
@@ -7,6 +8,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 VERBS = {
     "quickstart": ("experiments.quickstart", "the main job, small, on an embedded default, offline"),
@@ -89,5 +91,15 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def leave(code: int) -> NoReturn:
+    """Exit; one of many processes goes at once, since gloo's threads may abort Python while it takes itself apart."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,6 +3,8 @@
 DDP needs nothing. FSDP2 and DeepSpeed split the weights: here is how the model is split, and how it becomes whole.
 """
 
+import atexit
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 
 import datasets
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -38,6 +41,18 @@ def compute_once(compute: Callable[[], Result]) -> Result:
     """What a function returns in the main process, in every process; each must call it."""
     values = [compute() if PartialState().is_main_process else None]
     return broadcast_object_list(values)[0]
+
+
+def leave_at_exit() -> None:
+    """Have this process leave the groups that a finished run shared with others, when it exits."""
+    if dist.is_available() and dist.is_initialized():
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    gc.collect()  # trainers hold groups in circles of references, and a group that is held keeps its threads
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def accumulation_steps(per_device: int, num_processes: int, total: int | None, given: int | None) -> int:

@@ -60,7 +60,7 @@ from trainers.run_record import (
     write_record,
 )
 from trainers.run_report import write_report
-from trainers.scale_out import compute_once, make_whole, speak_once
+from trainers.scale_out import compute_once, leave_at_exit, make_whole, speak_once
 from trainers.stages import ParameterCounts, apply_stage
 from trainers.starting_point import check_starting_point
 from trainers.trainer import StageTrainer
@@ -113,7 +113,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     try:
-        return 0 if run is None else train_run(run)
+        code = 0 if run is None else train_run(run)
+        leave_at_exit()
+        return code
     except KeyboardInterrupt:
         checkpoint = last_checkpoint(str(training.output_dir))
         remedy = f"go on with --resume_from_checkpoint {checkpoint}" if checkpoint else "nothing is saved"

@@ -29,9 +29,10 @@ CASES = {
 }
 
 
-def torchrun(*argv: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run a module in two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", *argv]
+def torchrun(*argv: str, module: bool = True, **environment: str) -> subprocess.CompletedProcess:
+    """Run a module, or a script, in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m"] * module + [str(word) for word in argv]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
@@ -121,6 +122,34 @@ def test_a_mistake_is_told_once(tmp_path):
     assert done.returncode == 1  # torchrun's own; it reports that of the processes
     assert done.stderr.count("spatialboost train: error: stage=7 is not a stage: pass one of 1, 2, 3.") == 1
     assert "exitcode  : 2" in done.stderr and "ValueError" not in done.stderr
+
+
+ENDING = """
+import atexit, os, pathlib, runpy, sys
+import torch.distributed as dist
+
+seen = pathlib.Path(sys.argv.pop(1) + "." + os.environ["RANK"])
+atexit.register(lambda: seen.write_text(f"in a group: {dist.is_initialized()}"))
+
+class Witness:
+    def __del__(self, seen=seen, suffix=".taken_apart"):
+        seen.with_suffix(suffix).touch()
+
+sys.witness = Witness()
+runpy.run_module("spatialboost_cli", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_the_command_leaves_the_group_and_ends_at_once(encoder, language_model, data, tmp_path):
+    """gloo's threads abort, now and then, a process that takes itself apart beside them."""
+    (tmp_path / "ending.py").write_text(ENDING)
+    start = ["--stage", "1", "--encoder", str(encoder), "--language_model", str(language_model)]
+    argv = [str(tmp_path / "seen"), "train", *start, *common(data, tmp_path / "out", max_steps=1)]
+    done = torchrun(tmp_path / "ending.py", *argv, module=False, ACCELERATE_USE_CPU="true")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stderr.count(f"saved in {tmp_path / 'out'}") == 1
+    left = {path.name: path.read_text() for path in tmp_path.glob("seen*")}
+    assert left == {"seen.0": "in a group: False", "seen.1": "in a group: False"}
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
