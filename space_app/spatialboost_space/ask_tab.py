@@ -1,6 +1,7 @@
 """Chat about one or several images, with points and regions."""
 
 from collections.abc import Iterator
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,13 @@ def check_question(question: str, turns: list[Turn]) -> str:
 def show_images(paths: list[str] | None) -> tuple[Any, Any, list[Turn], Chat]:
     """Show new images on the board and begin a new conversation."""
     images = open_images(paths) if paths else []
-    return gr.HTML(value=[], pictures=pictures_of(images), spoken=[], grid=models.image_grid()), paths or [], [], []
+    board = gr.HTML(value=[], pictures=pictures_of(images), spoken=[], grid=models.image_grid(wait=False))
+    return board, paths or [], [], []
+
+
+def show_example(file: str, question: str) -> tuple[Any, Any, list[Turn], Chat, None, str]:
+    """Show an example picture, and put its question into the text box."""
+    return (*show_images([file]), None, question)
 
 
 def steps_of(question: str, num_images: int) -> list[str]:
@@ -135,9 +142,9 @@ def ask(images: list[str], question: str, earlier_turns: list[list[str]] | None 
     yield from models.stream_answer(opened, conversation(len(opened), pairs, question))
 
 
-def _example_questions(upload: gr.File, question: gr.Textbox) -> list[Any]:
-    """A column for each example picture, with its questions below it; the events of a click on one."""
-    clicks = []
+def _example_buttons() -> list[tuple[gr.Button, str, str]]:
+    """A column for each example picture, with its questions below it: button, file and question of each."""
+    buttons = []
     with gr.Row(elem_id="ask_examples", equal_height=False):
         for row in examples():
             with gr.Column(min_width=160), Image.open(row["file"]) as picture:
@@ -146,12 +153,8 @@ def _example_questions(upload: gr.File, question: gr.Textbox) -> list[Any]:
                     f'<img src="{source}" alt="{escape(row["alt"])}">',
                     css_template="img { width: 100%; border-radius: 6px; }",
                 )
-                samples = [[[row["file"]], text] for text in row["questions"]]
-                listed = gr.Examples(
-                    samples, [upload, question], label="Ask about this room", example_labels=row["questions"]
-                )
-                clicks.append(listed.load_input_event)
-    return clicks
+                buttons += [(gr.Button(text, size="sm"), row["file"], text) for text in row["questions"]]
+    return buttons
 
 
 def build() -> None:
@@ -192,11 +195,12 @@ def build() -> None:
                 halt = gr.Button("Stop", elem_id="ask_stop", min_width=80)
                 back = gr.Button("Undo", elem_id="ask_undo", min_width=80)
                 anew = gr.Button("Restart", elem_id="ask_clear", min_width=80)
-    clicks = _example_questions(upload, question)
+    gr.Markdown("### Examples\nA click on a question asks it about the picture above it.")
+    buttons = _example_buttons()
     private: dict[str, Any] = {"api_visibility": "private"}
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", **private}
-    shown = {"fn": friendly(show_images), "inputs": [upload], "outputs": [board, paths, turns, chat], **private}
-    gr.on([upload.upload, upload.clear, upload.delete], **shown)
+    fresh = [board, paths, turns, chat]
+    gr.on([upload.upload, upload.clear, upload.delete], friendly(show_images), [upload], fresh, **private)
     name_mark = Path(__file__).with_name("mention.js").read_text(encoding="utf-8")
     board.mark(None, [question, board], [question], js=name_mark)  # in the browser: fast clicks must not overtake
     answered: dict[str, Any] = {
@@ -204,10 +208,13 @@ def build() -> None:
         "inputs": [question, board, paths, turns, in_steps],
         "outputs": [chat, turns, board, question],
         "concurrency_id": "compute",
+        "show_progress_on": [chat],  # elsewhere it would hide the images
         **private,
     }
     running = [gr.on([send.click, question.submit], **answered)]
-    running += [click.then(**shown).success(**answered) for click in clicks]
+    for button, file, text in buttons:
+        example = button.click(friendly(partial(show_example, file, text)), None, [*fresh, upload, question], **quick)
+        running.append(example.success(**answered))
     halt.click(None, None, None, cancels=running)
     back.click(undo, [turns], [chat, turns, board, question], **quick)
     gr.on([anew.click, chat.clear], clear, None, [chat, turns, board, question], **quick)

@@ -5,6 +5,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -60,7 +61,9 @@ def friendly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def missing(*parts: str) -> None:
     """Tell, above a tab, which of the parts that it needs the operator has not set."""
-    gr.Markdown(lambda: absence(*parts), elem_classes="missing")  # when the page is opened: a bundle may be remote
+    told = gr.Markdown(elem_classes="missing")
+    # when the page is opened, not before it is served: a bundle may be remote
+    gr.on(None, friendly(partial(absence, *parts)), None, [told], show_progress="hidden", api_visibility="private")
 
 
 class Page(gr.Blocks):

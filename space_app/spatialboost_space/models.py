@@ -164,13 +164,16 @@ def alpha_table() -> list[dict[str, float]]:
     return load("vlm").model.vision_tower.alpha_table()
 
 
-def image_grid() -> tuple[int, int] | None:
+def image_grid(wait: bool = True) -> tuple[int, int] | None:
     """Columns and rows of pixels that the vision-language model sees; None where there is none or it has no one size.
+
+    Args:
+        wait: for a model that is not loaded yet; otherwise its grid is None.
 
     Raises:
         Unavailable: the model does not load.
     """
-    if not is_set("vlm"):
+    if not is_set("vlm") or not (wait or "vlm" in _LOADED):
         return None
     size = getattr(getattr(load("vlm").processor, "image_processor", None), "size", None) or {}
     return (size["width"], size["height"]) if size.get("width") and size.get("height") else None

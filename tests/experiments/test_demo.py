@@ -6,13 +6,20 @@ import sys
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForDepthEstimation,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 
+import modeling_spatialboost as sb
 import spatialboost_cli
 from dataset_builders import build
 from evaluators.dense_data import load_dense
 from experiments import demo, demo_bundle, demo_examples
-from experiments.tiny_models import save_tiny_encoder
+from experiments.tiny_models import save_tiny_encoder, save_tiny_language_model
 from trainers import boost
 
 
@@ -55,11 +62,48 @@ def test_the_example_pictures_are_the_renderers_own(tmp_path):
     assert demo_examples.main(["--output", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "examples.json").read_text())
     shipped = json.loads((demo_examples.FOLDER / "examples.json").read_text())
-    assert [row["name"] for row in written] == [row["name"] for row in shipped]
+    assert [(row["name"], row["questions"]) for row in written] == [(row["name"], row["questions"]) for row in shipped]
     for row in shipped:
         with Image.open(demo_examples.FOLDER / row["file"]) as picture:
-            assert picture.size == demo_examples.SIZE[::-1]
+            assert picture.size == (demo_examples.SIDE_PX, demo_examples.SIDE_PX)
         assert row["objects"] and all(0 <= edge <= 1 for thing in row["objects"] for edge in thing["region"])
+
+
+def test_the_small_assets_vision_language_model_is_shown_where_there_is_one(monkeypatch, tmp_path):
+    from experiments import assets
+
+    with monkeypatch.context() as none_there:
+        none_there.setattr(assets, "ASSETS", tmp_path)
+        assert demo.small_vlm() is None
+    source = save_tiny_vlm(tmp_path / "assets" / "vlm")
+    for name in ("base", "boosted", "vlm"):
+        (tmp_path / "assets" / name).mkdir(exist_ok=True)
+        (tmp_path / "assets" / name / "run.json").write_text(f'{{"made": "{name}"}}')
+    for file in source.glob("*.py"):
+        file.unlink()  # the assets hold no copy of our code
+    monkeypatch.setattr(assets, "asset", lambda name: tmp_path / "assets" / name)
+    output, made = tmp_path / "demo", []
+    monkeypatch.setattr(demo_bundle, "main", lambda arguments: made.append(arguments) or 0)
+    monkeypatch.setattr(build, "main", lambda arguments: 0)
+    monkeypatch.setattr(boost, "main", lambda arguments: 0)
+    bundle = demo.make_small_bundle(output)
+    model = AutoModelForImageTextToText.from_pretrained(bundle / "vlm", trust_remote_code=True)
+    assert model.num_parameters() and AutoProcessor.from_pretrained(bundle / "vlm", trust_remote_code=True)
+    assert (bundle / "vlm" / "modeling_spatialboost_vlm.py").is_file() and len(made) == 1
+    (tmp_path / "assets" / "vlm" / "run.json").write_text('{"made": "again"}')
+    assert demo.make_small_bundle(output) != bundle  # other assets, other parts
+
+
+def save_tiny_vlm(folder):
+    encoder = save_tiny_encoder(folder.parent / "encoder", image_size=32, hidden_size=32, num_layers=2)
+    language_model = save_tiny_language_model(folder.parent / "language_model", ["It is 1.2 m."] * 4, hidden_size=32)
+    images = sb.SpatialBoostImageProcessor.from_encoder(str(encoder))
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    processor = sb.SpatialBoostProcessor.from_components(images, tokenizer, patch_size=8)
+    model = sb.SpatialBoostForConditionalGeneration.from_components(str(encoder), str(language_model), processor)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
 
 
 def test_a_folder_that_is_not_there_and_a_missing_package_are_told(capsys, monkeypatch):

@@ -18,7 +18,7 @@ from experiments.tiny_models import save_tiny_encoder, save_tiny_language_model
 SPACE = Path(__file__).resolve().parents[2] / "space_app"
 sys.path.insert(0, str(SPACE))
 
-EXAMPLE = SPACE / "spatialboost_space" / "examples" / "room_15.png"
+EXAMPLE = Path(__file__).with_name("room.png")  # 480 x 360, not square
 
 
 @pytest.fixture(scope="session")

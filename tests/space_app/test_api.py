@@ -13,7 +13,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from spatialboost_space import models
-from tests.space_app.conftest import EXAMPLE
+from tests.space_app.conftest import EXAMPLE, SPACE
 
 IMAGE = handle_file(str(EXAMPLE))
 
@@ -112,7 +112,7 @@ def test_a_model_whose_head_was_never_trained_is_not_shown(bundle, settings, mon
 
 
 def test_no_file_of_the_host_can_be_read(client, bundle):
-    for path in ("/etc/passwd", str(bundle / "vlm" / "config.json"), str(EXAMPLE.parents[2] / "app.py")):
+    for path in ("/etc/passwd", str(bundle / "vlm" / "config.json"), str(SPACE / "app.py")):
         assert httpx.get(f"{client.src}gradio_api/file={path}").status_code in (403, 404)
         payload = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "a.png"}
         call = httpx.post(f"{client.src}gradio_api/call/depth", json={"data": [payload]}).json()

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from spatialboost_space import models
-from tests.space_app.conftest import EXAMPLE
+from spatialboost_space import marks, models
+from tests.space_app.conftest import EXAMPLE, SPACE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="driving the Space needs playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)")
-SIZES = {"desk": {"width": 1200, "height": 900}, "phone": {"width": 390, "height": 844}}
+SECOND = SPACE / "spatialboost_space" / "examples" / "room_13.png"
+SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 ANSWER = "The depth at the point (0.250, 0.750) is 2.105 m, and [A] is nearer. <img src=x onerror='window.hurt=1'>"
 
@@ -89,8 +90,11 @@ def press(page, name):
 def test_depth_has_a_slider_and_metres_under_the_pointer(page):
     page.set_input_files("#depth_image input[type=file]", str(EXAMPLE))
     frame, reading = page.locator("#depth_view .frame"), page.locator("#depth_view .reading")
+    frame.hover(position={"x": 90, "y": 60})
+    hovered = reading.text_content()
     frame.click(position={"x": 50, "y": 60})
     first = reading.text_content()
+    assert hovered.endswith(" m") and hovered != first
     assert "base" in first and "boosted" in first and first.endswith(" m")
     frame.press("Shift+ArrowRight")
     assert reading.text_content() != first
@@ -106,6 +110,7 @@ def test_depth_has_a_slider_and_metres_under_the_pointer(page):
         page.mouse.up()
     assert float(slider.input_value()) == pytest.approx(80, abs=4)
     assert f"{slider.input_value()}%" in page.locator("#depth_view canvas").nth(1).evaluate("c => c.style.clipPath")
+    assert re.fullmatch(r"Colours from .* m to .* m", page.locator("#depth_view .bar").get_attribute("aria-label"))
     with page.expect_download() as download:
         page.locator("#depth_files a").first.click()
     assert Path(download.value.path()).read_bytes()[:4] == b"\x89PNG"
@@ -119,25 +124,31 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
 
     monkeypatch.setattr(models, "stream_answer", answer)
     open_tab(page, "Ask")
-    page.set_input_files("#ask_upload input[type=file]", [str(EXAMPLE), str(EXAMPLE.with_name("room_13.png"))])
+    page.set_input_files("#ask_upload input[type=file]", [str(EXAMPLE), str(SECOND)])
     figures = page.locator("#ask_board figure")
     figures.nth(1).locator("img").wait_for()
     question = page.get_by_label("Question", exact=True)
     box = figures.nth(0).bounding_box()
-    figures.nth(0).click(position={"x": box["width"] / 4, "y": box["height"] / 2})
-    playwright.expect(question).to_have_value("the point (0.250, 0.500) in image 1 ")
+    figures.nth(0).click(position={"x": 0.27 * box["width"], "y": 0.51 * box["height"]})
+    playwright.expect(question).to_have_value("the point (0.266, 0.516) in image 1 ")  # of 32 x 32 pixels
+    point = figures.nth(0).locator("circle.point:not(.spoken)")
+    assert place_of(point, figures.nth(0)) == pytest.approx((0.266, 0.516), abs=0.01)
     figures.nth(1).scroll_into_view_if_needed()
     box = figures.nth(1).bounding_box()
     page.mouse.move(box["x"] + 30, box["y"] + 30)
     page.mouse.down()
     page.mouse.move(box["x"] + 120, box["y"] + 100, steps=4)
     page.mouse.up()
-    playwright.expect(question).to_have_value("the point (0.250, 0.500) in image 1 [A] ")
+    playwright.expect(question).to_have_value("the point (0.266, 0.516) in image 1 [A] ")
+    drawn = figures.nth(1).locator("rect.region:not(.spoken)").bounding_box()
+    assert (drawn["width"], drawn["height"]) == pytest.approx((90, 70), abs=box["width"] / 32 + 2)
+    playwright.expect(figures.nth(1).locator(".tag:not(.spoken)")).to_have_text("A")
     press(page, "Ask")
     chat = page.locator("#ask_chat")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(1)
     playwright.expect(chat.get_by_text("[A] is the region from")).to_have_count(1)
-    playwright.expect(page.locator("#ask_board .spoken.point")).to_have_count(1)
+    spoken = figures.nth(0).locator("circle.point.spoken")
+    assert place_of(spoken, figures.nth(0)) == pytest.approx((0.25, 0.75), abs=0.01)
     playwright.expect(page.locator("#ask_board .spoken.region")).to_have_count(1)
     question.fill("And how deep is (0.1, 0.2)? <b>bold</b>")
     question.press("Enter")
@@ -147,9 +158,38 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
     keep(page, "ask")
     press(page, "Undo")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(1)
-    playwright.expect(question).to_have_value("And how deep is (0.1, 0.2)? <b>bold</b>")
+    playwright.expect(question).to_have_value("And how deep is (0.109, 0.203)? <b>bold</b>")
+    playwright.expect(page.locator("#ask_board .spoken")).to_have_count(0)
     press(page, "Restart")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(0)
+
+
+def place_of(circle, figure):
+    """Where a circle is drawn on an image, from (0, 0) to (1, 1)."""
+    inner, outer = circle.bounding_box(), figure.locator("img").bounding_box()
+    return (
+        (inner["x"] + inner["width"] / 2 - outer["x"]) / outer["width"],
+        (inner["y"] + inner["height"] / 2 - outer["y"]) / outer["height"],
+    )
+
+
+def test_an_example_is_asked_with_one_click(page, monkeypatch):
+    asked = []
+
+    def answer(images, messages, max_new_tokens=None):
+        asked.append((images[0].size, messages))
+        yield "From the point (0.250, 0.500) to the point (0.500, 0.750)."
+
+    monkeypatch.setattr(models, "stream_answer", answer)
+    open_tab(page, "Ask")
+    example = page.locator("#ask_examples button").nth(4)
+    text = example.inner_text().strip()
+    example.click()
+    playwright.expect(page.locator("#ask_chat").get_by_text("From the point")).to_have_count(1)
+    playwright.expect(page.locator("#ask_board rect.spoken")).to_have_count(1)
+    size, messages = asked[-1]
+    assert size == (384, 384) and messages == marks.conversation(1, [], marks.on_grid(text, (32, 32)))
+    keep(page, "examples")
 
 
 def test_the_keyboard_marks_points_and_regions(new_page):
@@ -160,8 +200,9 @@ def test_the_keyboard_marks_points_and_regions(new_page):
     figure.focus()
     for key in ("ArrowRight", "Enter", "r", "Shift+ArrowDown", "Shift+ArrowRight", "r"):
         figure.press(key)
-    playwright.expect(page.get_by_label("Question", exact=True)).to_have_value("the point (0.510, 0.500) [A] ")
-    assert "Region from (0.510, 0.500)" in page.locator("#ask_board [role=status]").text_content()
+    playwright.expect(page.get_by_label("Question", exact=True)).to_have_value("the point (0.516, 0.516) [A] ")
+    playwright.expect(figure.locator("circle.point, rect.region")).to_have_count(2)
+    assert "Region from (0.516, 0.516) to (0.609, 0.609)" in page.locator("#ask_board [role=status]").text_content()
 
 
 def test_an_answer_can_be_stopped(new_page, monkeypatch):
@@ -190,6 +231,17 @@ def test_an_answer_can_be_stopped(new_page, monkeypatch):
     assert closed
 
 
+def still(canvas):
+    """A picture of the 3D view when it has come to rest."""
+    now = canvas.screenshot()
+    for _ in range(40):
+        canvas.page.wait_for_timeout(300)
+        before, now = now, canvas.screenshot()
+        if before == now:
+            return now
+    raise AssertionError("the 3D view does not come to rest")
+
+
 def test_the_scene_turns_and_measures(page):
     open_tab(page, "Scene")
     page.locator("#scene_examples button, #scene_examples tbody tr").first.click()
@@ -197,17 +249,23 @@ def test_the_scene_turns_and_measures(page):
     press(page, "Build the scene")
     canvas = page.locator("#scene_model canvas")
     canvas.wait_for()
-    playwright.expect(page.locator("#scene_distances")).to_contain_text("black barrel")
+    playwright.expect(page.locator("#scene_distances")).to_contain_text("red barrel")
     canvas.scroll_into_view_if_needed()
-    page.wait_for_timeout(2500)
-    before = canvas.screenshot()
+    playwright.expect(canvas).to_have_attribute("aria-label", re.compile("Arrow keys"))
+    playwright.expect(canvas).to_have_attribute("tabindex", "0")
+    before = still(canvas)
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 + 90, box["y"] + box["height"] / 2 + 30, steps=6)
     page.mouse.up()
-    page.wait_for_timeout(1000)
-    assert canvas.screenshot() != before
+    after = still(canvas)
+    assert after != before
+    canvas.focus()
+    for keys in ("ArrowRight", "Alt+ArrowUp"):  # rotate, zoom
+        canvas.press(keys, delay=300)
+        before, after = after, still(canvas)
+        assert after != before, keys
     keep(page, "scene")
     figure = page.locator("#scene_board figure")
     figure.click(position={"x": 60, "y": 60})

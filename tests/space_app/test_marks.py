@@ -2,6 +2,7 @@
 
 import pytest
 
+from dataset_builders.grounding_phrasings import GROUNDING_ANSWERS
 from dataset_builders.mentions import coordinates
 from dataset_builders.phrasings import PREAMBLE
 from dataset_builders.schema import opening_parts
@@ -48,11 +49,13 @@ def test_marks_outside_the_image_are_brought_in():
 def test_what_an_answer_speaks_of_is_found_once():
     regions = marks.read_marks([REGION], 2)
     text = (
+        "A box around the chair: the point (0.250, 0.300) to the point (0.300, 0.500). "
         "The depth at the point (0.586, 0.200) in image 2 is 1.2 m, (0.586, 0.200) in image 2 is behind [A], and the "
         "box from (0.1, 0.1) to (0.3, 0.4) is large; (0.1, 0.1) in image 9 is not there, (2.0, 0.1) is no point."
     )
     found = marks.spoken_marks(text, 2, regions)
     assert [(mark["image"], mark["x"], mark["x1"], mark["label"]) for mark in found] == [
+        (0, 0.25, 0.3, ""),
         (0, 0.1, 0.3, ""),
         (1, 0.586, None, ""),
         (0, 0.1, 0.5, "A"),
@@ -60,12 +63,28 @@ def test_what_an_answer_speaks_of_is_found_once():
 
 
 def test_steps_lead_to_the_question_by_the_depth_of_its_points():
-    question = "Which is closer, the point (0.100, 0.200) or the point (0.300, 0.400)?"
+    question = "By how much does the depth change from the point (0.100, 0.200) to the point (0.300, 0.400)?"
     assert steps_of(question, 1) == [
         "What is the depth at the point (0.100, 0.200)?",
         "What is the depth at the point (0.300, 0.400)?",
         question,
     ]
+
+
+def test_boxes_of_the_data_set_are_read_back():
+    for text in GROUNDING_ANSWERS["thing_box"]:
+        filled = text.format(
+            the="the red chair", p="the point (0.102, 0.203)", q="the point (0.305, 0.406)", **{"is": "is"}
+        )
+        (box,) = marks.spoken_marks(filled, 1)
+        assert (box["x"], box["y"], box["x1"], box["y1"]) == (0.102, 0.203, 0.305, 0.406)
+
+
+def test_a_question_names_centres_of_the_models_pixels():
+    text = "Is (0.5,0.25) nearer than the point (0, 1) in image 2, or (0.123456, 0.999)?"
+    read = "Is (0.508, 0.266) nearer than the point (0.008, 0.984) in image 2, or (0.117, 0.984)?"
+    assert marks.on_grid(text, (64, 32)) == marks.on_grid(read, (64, 32)) == read
+    assert marks.on_grid(text, None) == text
 
 
 def test_a_conversation_has_the_images_in_its_first_turn_only():

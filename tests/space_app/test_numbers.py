@@ -62,7 +62,9 @@ def test_the_gltf_file_holds_points_colours_and_boxes(settings):
     assert [one["count"] for one in header["accessors"]] == [count, count]
     body = content[28 + size :]
     xyz = np.frombuffer(body[: count * 12], "<f4").reshape(-1, 3)
-    assert xyz[:, 2] == pytest.approx(-3.0) and (np.frombuffer(body, "u1")[count * 12 :][:3] == 7).all()
+    assert xyz[:, 2] == pytest.approx(-3.0)
+    rgba = np.frombuffer(body[count * 12 :][: count * 8], "<u2").reshape(-1, 4)
+    assert rgba[0].tolist() == [round(65535 * 7 / 255 / 12.92)] * 3 + [65535]  # in proportion to the light
 
 
 def test_the_region_of_a_mask_is_that_of_pycocotools():
