@@ -6,7 +6,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard, RepoCard
 
-from modeling_spatialboost import SpatialBoostConfig
+from modeling_spatialboost import SpatialBoostConfig, SpatialBoostVLMConfig
 from publishing.staging import pin_card, write_adapter_card
 from tests.test_architecture import ROOT
 from trainers.cards import write_encoder_card, write_vlm_card
@@ -37,7 +37,9 @@ def plain_encoder(folder):
 
 
 def vlm(folder):
-    write_vlm_card(folder, RECORD)
+    config = SpatialBoostVLMConfig(vision_config={"base_encoder": "somebody/encoder"})
+    config.text_config.name_or_path = "somebody/language-model"
+    write_vlm_card(folder, RECORD, config)
 
 
 def adapter(folder, base="somebody/encoder"):

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from transformers import PreTrainedConfig
 
-from model_cards import CITATION, NOT_MEASURED, licence_chain, licence_data, render
+from model_cards import CITATION, NOT_MEASURED, is_dinov3, licence_chain, licence_data, render
 from model_cards.sections import alpha_section, method_section, training_section
 
 BOOSTED_TITLE, PLAIN_TITLE = "with a second attention channel", "after stage 3 without a second channel"
@@ -29,16 +29,20 @@ VLM_LICENCES = """* The code is Apache-2.0. The weights are not covered by that.
 * The data keep the licences of their sources: see their own card."""
 
 
-def write_vlm_card(folder: Path, record: dict[str, Any]) -> None:
-    """Card of the vision-language model that a stage saved in `folder`, with the picture of the method."""
+def write_vlm_card(folder: Path, record: dict[str, Any], config: PreTrainedConfig) -> None:
+    """Card of the vision-language model that a stage saved in `folder`, with its pictures."""
+    parts = [one for one in (config.vision_config.base_encoder, config.text_config.name_or_path) if _is_hub_id(one)]
+    linked = " and ".join(f"[{one}](https://huggingface.co/{one})" for one in parts)
     card = render(
         "vlm_card",
-        metadata=_metadata("image-text-to-text", None),
+        metadata=_metadata("image-text-to-text", parts, record),
         title=f"SpatialBoost vision-language model, stage {record['stage']}",
         stage=record["stage"],
         description=record["description"],
+        parts=f" It began as {linked}." if parts else "",
         method=method_section(folder),
         training=training_section(record),
+        alpha=alpha_section(folder, record.get("alpha", [])),
         licences=VLM_LICENCES,
         citation=CITATION,
     )
@@ -53,7 +57,7 @@ def write_encoder_card(folder: Path, record: dict[str, Any], config: PreTrainedC
     by_language = boosted and record["config"].get("objective", "language") == "language"
     card = render(
         "encoder_card",
-        metadata=_metadata("image-feature-extraction", base),
+        metadata=_metadata("image-feature-extraction", [base] if base else [], record),
         title=f"{Path(base).name if base else 'An encoder'} {BOOSTED_TITLE if boosted else PLAIN_TITLE}",
         architecture=(BOOSTED if boosted else PLAIN).format(base=link, description=record["description"]),
         checks=CHECKS if boosted else "",
@@ -67,13 +71,16 @@ def write_encoder_card(folder: Path, record: dict[str, Any], config: PreTrainedC
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _metadata(pipeline_tag: str, base_model: str | None) -> str:
+def _metadata(pipeline_tag: str, base_models: list[str], record: dict[str, Any]) -> str:
+    """The YAML on top of a card; the Hub draws its links to the bases and the data from it."""
+    sources = [one["name"].split(":")[0] for one in record["data"]]
     data = ModelCardData(
         library_name="transformers",
-        **licence_data(base_model),
+        **licence_data(next(filter(is_dinov3, base_models), None)),
         pipeline_tag=pipeline_tag,
-        base_model=base_model,
-        base_model_relation="finetune" if base_model else None,
+        base_model=base_models or None,
+        base_model_relation="finetune" if base_models else None,
+        datasets=list(dict.fromkeys(filter(_is_hub_id, sources))) or None,
         tags=["spatialboost", "dual-channel-attention", "custom_code"],
     )
     return data.to_yaml().strip()

@@ -293,7 +293,7 @@ def write_stage(trainer: GroupedRatesTrainer, run: Run, folder: Path, outcome: d
     added = {}
     if run.arguments.stage == 3:
         added = write_encoder(model.vision_tower, processor.image_processor, folder, run.record | outcome)
-    write_vlm_card(folder, run.record | outcome | added)
+    write_vlm_card(folder, run.record | outcome | added, model.config)
     return added
 
 
