@@ -135,7 +135,7 @@ class Witness:
     def __del__(self, seen=seen, suffix=".taken_apart"):
         seen.with_suffix(suffix).touch()
 
-sys.witness = Witness()
+witness = Witness()
 runpy.run_module("spatialboost_cli", run_name="__main__", alter_sys=True)
 """
 

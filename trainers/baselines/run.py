@@ -4,7 +4,7 @@
 
 On a CPU, in seconds, with any small encoder and built data set:
 
-    spatialboost train --config trainers/recipes/baselines/smoke/linear_depth.yaml --encoder ENCODER \
+    spatialboost train --config trainers/recipes/smoke/baseline.yaml --objective depth --encoder ENCODER \
         --datasets outputs/data:single_view outputs/data:multi_view --output_dir outputs/smoke/depth
 """
 
