@@ -68,6 +68,8 @@ class SpatialBoostPreTrainedModel(AdapterMixin, PreTrainedModel):
         """Build from `config`, around random weights or a loaded, unboosted `backbone`, which it takes over."""
         super().__init__(config)
         layout = encoder_layout(config.backbone_config.model_type)
+        if backbone is None and config.dtype is not None:  # transformers tells it to one level of configs only
+            config.backbone_config.dtype = config.dtype
         self.backbone = build_encoder(config.backbone_config) if backbone is None else backbone
         attentions = attention_modules(self.backbone, config.backbone_config.model_type)
         if config.hidden_size is None:

@@ -240,6 +240,13 @@ def test_a_boosted_encoder_can_be_joined_to_a_language_model(tiny, vlm, tmp_path
     assert [row["layer"] for row in model.vision_tower.alpha_table()] == [1]
 
 
+def test_all_weights_are_loaded_in_the_dtype_that_was_asked_for(vlm, tmp_path):
+    model, _ = vlm
+    model.save_pretrained(str(tmp_path))  # float32, and so say the configs of its parts
+    narrow = SpatialBoostForConditionalGeneration.from_pretrained(str(tmp_path), dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in narrow.parameters()} == {torch.bfloat16}
+
+
 def test_the_folder_alone_serves_every_auto_class_and_pipeline(tiny, vlm, tmp_path):
     image_processor = sb.SpatialBoostImageProcessor.from_encoder(str(tiny / "encoder"))
     classes = {"encoder": sb.SpatialBoostModel, "backbone": sb.SpatialBoostBackbone, **HEADS}
