@@ -243,7 +243,7 @@ def test_a_boosted_encoder_can_be_joined_to_a_language_model(tiny, vlm, tmp_path
 def test_all_weights_are_loaded_in_the_dtype_that_was_asked_for(vlm, tmp_path):
     model, _ = vlm
     model.save_pretrained(str(tmp_path))  # float32, and so say the configs of its parts
-    narrow = SpatialBoostForConditionalGeneration.from_pretrained(str(tmp_path), dtype=torch.bfloat16)
+    narrow = sb.SpatialBoostForConditionalGeneration.from_pretrained(str(tmp_path), dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in narrow.parameters()} == {torch.bfloat16}
 
 
