@@ -102,7 +102,9 @@ def build() -> None:
         with gr.Column(min_width=280, scale=2):
             view = depth_view("depth_view")
             summary = gr.Markdown(elem_id="depth_summary")
-            saved = gr.File(label="16-bit PNG, millimetres", file_count="multiple", elem_id="depth_files")
+            saved = gr.File(
+                label="16-bit PNG, millimetres", file_count="multiple", interactive=False, elem_id="depth_files"
+            )
     shown = [view, saved, summary]
     run.click(friendly(show_depth), [image], shown, api_visibility="private", concurrency_id="compute")
     image.change(friendly(follow_image), [image], shown, api_visibility="private", concurrency_id="compute")

@@ -178,12 +178,13 @@ def build() -> None:
             )
         with gr.Column(min_width=280, scale=2):
             model = gr.Model3D(
-                label="Point cloud: drag or arrow keys rotate; scroll, pinch or Alt with arrows up and down zoom",
+                label="Point cloud",
                 display_mode="solid",
                 clear_color=(0.5, 0.5, 0.5, 0.0),
                 height=420,
                 elem_id="scene_model",
             )
+            gr.Markdown("Rotate: drag, or arrow keys. Zoom: scroll, pinch, or Alt with the arrow keys up and down.")
             objects = gr.Dataframe(
                 label="What was picked", headers=COLUMNS, interactive=False, elem_id="scene_objects"
             )

@@ -68,8 +68,8 @@ def settings(bundle):
 
 
 @pytest.fixture(scope="session")
-def url(settings, tmp_path_factory):
-    """The Space, serving."""
+def served(settings, tmp_path_factory):
+    """The Space, serving: its page and its address."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
     import app
     from PIL import Image
@@ -77,9 +77,14 @@ def url(settings, tmp_path_factory):
     most = Image.MAX_IMAGE_PIXELS
     page = app.build()
     _, address, _ = app.launch(page, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None)
-    yield address
+    yield page, address
     page.close(verbose=False)
     Image.MAX_IMAGE_PIXELS = most
+
+
+@pytest.fixture(scope="session")
+def url(served):
+    return served[1]
 
 
 @pytest.fixture(scope="session")

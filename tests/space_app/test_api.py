@@ -143,11 +143,30 @@ def test_a_request_that_is_too_large_is_refused(client, settings):
     assert httpx.post(f"{client.src}gradio_api/upload", files={"files": ("a.png", large)}).status_code == 413
 
 
-def test_uploads_do_not_stay(settings):
-    import app
+def test_uploads_do_not_stay(served, settings):
+    from gradio.route_utils import delete_files_created_by_app
 
-    page = app.build()
+    page, address = served
     assert page.delete_cache == (settings.cache_seconds // 4, settings.cache_seconds)
+    with EXAMPLE.open("rb") as stream:
+        stored = Path(httpx.post(f"{address}gradio_api/upload", files={"files": stream}).json()[0])
+    delete_files_created_by_app(page, settings.cache_seconds)
+    assert stored.is_file()
+    delete_files_created_by_app(page, 0)  # as gradio does it on its schedule, as if all were old
+    assert not stored.exists()
+
+
+def test_what_a_visitor_writes_is_never_more_than_text(client, settings, monkeypatch):
+    question = "{{ 7 * 7 }} {% for x in y %} $(touch hurt) `id` ../../etc/passwd %s {0} <script>"
+    seen = []
+    template = type(models.load("vlm").processor).apply_chat_template
+    monkeypatch.setattr(
+        type(models.load("vlm").processor),
+        "apply_chat_template",
+        lambda *given, **options: seen.append(template(*given, **options)) or seen[-1],
+    )
+    client.predict(images=[IMAGE], question=question, earlier_turns=[[question, question]], api_name="/ask")
+    assert seen[0].count(question) == 3
 
 
 def test_closing_an_answer_stops_the_model(settings, monkeypatch):

@@ -38,9 +38,13 @@ def zip_archive():
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_plain_images_are_read(kind, settings):
-    image = uploads.read_image(encoded(kind))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"restart_marker_blocks": 1}),
+     ("JPEG", {"comment": b"\xff\xd9 not the end"}), ("WEBP", {})],
+)  # fmt: skip
+def test_plain_images_are_read(kind, options, settings):
+    image = uploads.read_image(encoded(kind, **options))
     assert image.mode == "RGB" and image.size == (30, 20)
 
 
@@ -65,8 +69,11 @@ REFUSED = {
     "bomb": (png_bomb(), "not a PNG"),
     "smaller bomb": (png_bomb(6000), "6000 x 6000 pixels"),
     "animation": (ANIMATION.getvalue(), "animation"),
+    "photo of several": (encoded("MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))]), "several images"),
     "png and archive": (encoded() + zip_archive(), "goes on behind"),
     "jpeg and page": (encoded("JPEG") + b"<script>alert(1)</script>", "goes on behind"),
+    "png, archive and a second end": (encoded() + zip_archive() + b"\0\0\0\0IEND\xaeB`\x82", "goes on behind"),
+    "jpeg, page and a second end": (encoded("JPEG") + b"<script>alert(1)</script>\xff\xd9", "goes on behind"),
     "webp and page": (encoded("WEBP") + b"<html>", "goes on behind"),
     "cut": (encoded(size=(300, 200))[:-400] + b"\0\0\0\0IEND\xaeB`\x82", "not a PNG"),
 }
@@ -90,6 +97,8 @@ def test_a_file_that_is_too_large_or_has_another_ending_is_refused_unread(tmp_pa
         uploads.read_file(tmp_path / "picture.svg")
 
 
-def test_an_image_that_is_missing_is_told(settings):
+def test_an_image_that_is_missing_is_told(tmp_path, settings):
+    with pytest.raises(Refusal, match="deleted 15 minutes after"):
+        uploads.read_file(tmp_path / "gone.png")
     with pytest.raises(Refusal, match="Give an image first"):
         uploads.needed(None)
