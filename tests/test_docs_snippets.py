@@ -138,9 +138,20 @@ def check_imports(source):
                 assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
 
 
+def unpinned(source):
+    """Calls of a snippet that run code from the Hub, or read an adapter or rows from there, and name no revision."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            names, text = {keyword.arg for keyword in node.keywords}, ast.unparse(node)
+            loads = "trust_remote_code" in names or re.match(r"(\w+\.from_adapter|load_dataset)\(", text)
+            if loads and not names & {"revision", "base"}:  # an adapter whose base is given comes from a folder
+                yield text
+
+
 @pytest.mark.parametrize(("page", "source"), blocks("python"))
-def test_python_compiles_and_imports_what_exists(page, source):
+def test_python_compiles_imports_what_exists_and_pins_what_it_loads(page, source):
     check_imports(source)
+    assert not list(unpinned(source))
 
 
 @pytest.fixture(scope="module")
@@ -205,5 +216,6 @@ def test_the_checks_can_fail():
         own_command(["spatialboost", "polish", "DIR"])
     with pytest.raises(AssertionError, match="has no nothing_of_the_kind"):
         check_imports("from trainers.config import nothing_of_the_kind")
+    assert list(unpinned("AutoModel.from_pretrained('a/b', trust_remote_code=True)\nload_dataset('a/b')"))
     with pytest.raises(AssertionError, match="knows no --colour"):
         test_a_command_is_one_that_its_parser_takes("trainers.boost", ["BASE", "--colour", "red"])
