@@ -125,6 +125,13 @@ def test_links_and_pictures_lead_somewhere(page):
             assert ((ROOT / page).parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/publishing.md", "docs/faq.md"])
+def test_code_is_seen_without_scrolling(page):
+    """GitHub and the Hub show about 107 columns."""
+    wide = [line for _, text in BLOCK.findall(TEXTS[page]) for line in text.splitlines() if len(line) > 105]
+    assert not wide
+
+
 def check_imports(source):
     """Compile a snippet; every module that it imports is installed, and holds the names."""
     tree = ast.parse(source)
