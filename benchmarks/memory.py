@@ -4,6 +4,7 @@ python -m benchmarks.memory --check small      # seconds: real tensors on the CP
 python -m benchmarks.memory --check full       # minutes: the same operations at full size, on tensors without memory
 python -m benchmarks.memory                    # the table; on a GPU what fits it is measured, but for 4 bits, FSDP
 python -m benchmarks.memory --views 1 --tokens 1200
+python -m benchmarks.memory --heads            # stage 3 beside the same with full logits, counted like --check full
 
 A conversation at a time, random weights. "computed" is trainers/memory.py; "measured" is torch's peak on the GPU.
 """
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DINOv3ViTConfig, Qwen2Config
 
-from benchmarks.memory_trace import count_step, measure_on_gpu
+from benchmarks.memory_trace import AnswerHead, FullLogits, count_step, measure_on_gpu
 from benchmarks.record import begin, save
 from modeling_spatialboost import SpatialBoostConfig, SpatialBoostVLMConfig
 from trainers.memory import Plan, Sample, compute_memory
@@ -40,6 +41,10 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
         "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
         "num_key_value_heads": 4, "vocab_size": 152064,
     },
+    "Qwen2-1.5B": {
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "num_key_value_heads": 2, "vocab_size": 151936,
+    },
     "small": {
         "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
         "num_key_value_heads": 2, "vocab_size": 16384,
@@ -51,6 +56,13 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PAIRS = (("ViT-L", "Qwen2-7B"), ("ViT-7B", "Qwen2-7B"))
 CHECKS = {"small": (("ViT-tiny", "tiny"), ("ViT-S", "small")), "full": PAIRS}
+BATCHES = {  # those of benchmarks.training on a GPU: conversations of 12 turns, whole or in micro-batches, as one row
+    ("Qwen2-1.5B", 1): (16, 4),
+    ("Qwen2-1.5B", 4): (8, 2),
+    ("Qwen2-7B", 1): (16, 2),
+    ("Qwen2-7B", 4): (8, 1),
+}
+WORDS, ANSWERS, TOKENS_PER_IMAGE = 1320, 820, 196  # of a conversation, and of a view
 SMALL_SAMPLE = Sample(num_images=2, num_tokens=600, num_answer_tokens=120)
 
 
@@ -103,6 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Arguments of the benchmark."""
     parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__.split("\n")[0])
     parser.add_argument("--check", choices=[*CHECKS], help="compare the formula with counted bytes instead")
+    parser.add_argument("--heads", action="store_true", help="full logits beside answers only, in whole batches")
     parser.add_argument("--views", type=int, default=4, help="images of a conversation, 224 px")
     parser.add_argument("--tokens", type=int, default=2000, help="tokens of a conversation, with its images")
     parser.add_argument("--output", type=Path, help="JSON file with rows, hardware and versions")
@@ -114,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     sample = Sample(num_images=arguments.views, num_tokens=arguments.tokens)
     about = begin(None, torch.cuda.is_available())
-    rows = compare(arguments.check) if arguments.check else fits(sample)
+    rows = heads() if arguments.heads else compare(arguments.check) if arguments.check else fits(sample)
     save(arguments.output, "memory", argv, {"about": about, "rows": rows})
     return 0
 
@@ -146,6 +159,29 @@ def compare(size: str) -> list[dict[str, Any]]:
             print(
                 f"| {row['pair']} | {name} | {counted.peak / GIGABYTE:.3f} | {computed.total / GIGABYTE:.3f} | "
                 f"{row['error']:+.1%} | {beyond / GIGABYTE:.3f} | {row['error_beyond']:+.1%} |",
+                flush=True,
+            )
+    return rows
+
+
+def heads() -> list[dict[str, Any]]:
+    """Counted bytes of stage 3 with a plain model's head beside those with ours, at full size."""
+    print("| ViT-L and | views | in memory | full logits, GB | activations | answers only, GB | of full, recomputed |")
+    print("|---" * 7 + "|")
+    rows = []
+    for (language_model, views), (batch, micro_batch) in BATCHES.items():
+        whole = 0
+        for recomputes, number in ((True, batch), (False, micro_batch)):
+            plan = Plan(STAGES[3], activation_checkpointing=recomputes)
+            config = model_config("ViT-L", language_model, plan)
+            sample = Sample(views * number, 224, (WORDS + TOKENS_PER_IMAGE * views) * number, ANSWERS * number)
+            full, ours = (count_step(config, plan, sample, True, head).peak for head in (FullLogits, AnswerHead))
+            whole = whole or full
+            row = {"pair": f"ViT-L + {language_model}", "views": views, "in memory": f"{number} of {batch}"}
+            rows.append(row | {"recomputed": recomputes, "full": full, "ours": ours, "memory": ours / whole})
+            print(
+                f"| {language_model} | {views} | {number} of {batch} | {full / GIGABYTE:.1f} "
+                f"| {'recomputed' if recomputes else 'kept'} | {ours / GIGABYTE:.1f} | {ours / whole:.2f} |",
                 flush=True,
             )
     return rows

@@ -10,6 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from transformers.loss.loss_utils import ForCausalLMLoss
 from trl.trainer.utils import add_fused_lm_head
 
 from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostVLMConfig
@@ -74,6 +75,20 @@ class AnswerHead:
         return self.model.lm_head
 
 
+class FullLogits:
+    """The loss of a plain model: all positions are scored, and accelerate returns the scores in float32."""
+
+    def __init__(self, model: SpatialBoostForConditionalGeneration) -> None:
+        """`model` gives the head."""
+        self.model = model
+
+    def forward(self, hidden_states: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> SimpleNamespace:
+        """Scores are held in the dtype of autocast, in float32 and as their logarithms until the loss is there."""
+        logits = self.model.lm_head(hidden_states)  # (1, L, vocabulary)
+        loss = ForCausalLMLoss(logits, labels, logits.shape[-1])
+        return SimpleNamespace(loss=loss, logits=logits.float())
+
+
 def measure_on_gpu(config: SpatialBoostVLMConfig, plan: Plan, sample: Sample) -> int:
     """Peak bytes that torch's allocator gave out on the GPU in two accumulated batches and a step between them.
 
@@ -87,7 +102,9 @@ def measure_on_gpu(config: SpatialBoostVLMConfig, plan: Plan, sample: Sample) ->
     return torch.cuda.max_memory_allocated()
 
 
-def count_step(config: SpatialBoostVLMConfig, plan: Plan, sample: Sample, fake: bool) -> Counted:
+def count_step(
+    config: SpatialBoostVLMConfig, plan: Plan, sample: Sample, fake: bool, head: type = AnswerHead
+) -> Counted:
     """Count the second step of a run on the CPU, in bf16 autocast, with gradients of the first one still there.
 
     Args:
@@ -95,11 +112,12 @@ def count_step(config: SpatialBoostVLMConfig, plan: Plan, sample: Sample, fake: 
         plan: how it trains.
         sample: what a step works on.
         fake: count operations on tensors without memory; else compute in earnest.
+        head: `AnswerHead`, or `FullLogits` for that of a plain model.
     """
     model = _trainable(config, plan)
     tensors = FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
     with tensors, LiveBytes() as live:
-        return _two_batches(model, plan, sample, "cpu", live)
+        return _two_batches(model, plan, sample, "cpu", live, head)
 
 
 def _trainable(config: SpatialBoostVLMConfig, plan: Plan) -> SpatialBoostForConditionalGeneration:
@@ -113,12 +131,17 @@ def _trainable(config: SpatialBoostVLMConfig, plan: Plan) -> SpatialBoostForCond
 
 
 def _two_batches(
-    model: SpatialBoostForConditionalGeneration, plan: Plan, sample: Sample, device: str, live: LiveBytes | None = None
+    model: SpatialBoostForConditionalGeneration,
+    plan: Plan,
+    sample: Sample,
+    device: str,
+    live: LiveBytes | None = None,
+    head_type: type = AnswerHead,
 ) -> Counted:
     live = LiveBytes() if live is None else live
     with torch.device(device):
         _materialise(model)
-        head = AnswerHead(model)
+        head = head_type(model)
         optimizer = _optimizer(model, plan)
         _loss(model, head, sample, device).backward()
         optimizer.step()
@@ -163,6 +186,7 @@ def _loss(model: SpatialBoostForConditionalGeneration, head: Any, sample: Sample
         no_padding = {"full_attention": None}  # what transformers makes of a mask of ones, without looking at it
         text_model = model.model.language_model
         hidden = text_model(inputs_embeds=tokens, attention_mask=no_padding, use_cache=False).last_hidden_state
-        answers = hidden[:, -sample.num_answer_tokens - 1 :]
-        labels = torch.ones(answers.shape[:2], dtype=torch.long)
-        return head.forward(answers, labels=labels, fused_lm_head=True).loss
+        scored = hidden if isinstance(head, FullLogits) else hidden[:, -sample.num_answer_tokens - 1 :]
+        labels = torch.ones(scored.shape[:2], dtype=torch.long)
+        output = head.forward(scored, labels=labels, fused_lm_head=True)
+        return output.loss

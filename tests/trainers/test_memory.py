@@ -1,10 +1,14 @@
 """The formula of memory beside steps whose bytes are counted, and beside real quantised tensors."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
+from benchmarks import memory
 from benchmarks.memory import SMALL_SAMPLE, fits, model_config, plans
-from benchmarks.memory_trace import count_step, measure_on_gpu
+from benchmarks.memory_trace import AnswerHead, FullLogits, count_step, measure_on_gpu
 from experiments.tiny_models import save_tiny_language_model
 from trainers.memory import BITS_4_BYTES, Plan, Sample, compute_memory
 from trainers.quantization import quantization_config
@@ -100,6 +104,27 @@ def test_every_row_of_the_table_is_computed(capsys, monkeypatch):
     rows = fits(SMALL_SAMPLE)
     assert len(rows) == len(plans()) and {row["how"] for row in rows} == {"computed"}
     assert capsys.readouterr().out.count("| yes | yes | yes | yes |") == len(rows)
+
+
+def test_full_logits_are_those_of_a_plain_model():
+    head, hidden, labels = nn.Linear(8, 50), torch.randn(1, 20, 8), torch.arange(20)[None]
+    loss = FullLogits(SimpleNamespace(lm_head=head)).forward(hidden, labels=labels).loss
+    assert torch.allclose(loss, nn.functional.cross_entropy(head(hidden)[0, :-1], labels[0, 1:]))
+    plan = PLANS["stage 3, recomputed"]
+    config = model_config("ViT-tiny", "tiny", plan)
+    full, ours = (count_step(config, plan, SAMPLE, True, form) for form in (FullLogits, AnswerHead))
+    logarithms = 4 * SAMPLE.num_tokens * config.text_config.vocab_size  # what softmax keeps
+    assert full.kept - ours.kept == pytest.approx(logarithms, rel=0.03)
+    assert full.peak > ours.peak + 0.9 * logarithms
+
+
+def test_heads_are_compared_in_whole_batches_and_in_micro_batches(capsys, monkeypatch):
+    monkeypatch.setitem(memory.ENCODERS, "ViT-L", memory.ENCODERS["ViT-tiny"])
+    monkeypatch.setattr(memory, "BATCHES", {("tiny", 1): (2, 1)})
+    whole, micro = memory.heads()
+    assert (whole["in memory"], micro["in memory"]) == ("2 of 2", "1 of 2")
+    assert whole["memory"] == whole["ours"] / whole["full"] and micro["memory"] == micro["ours"] / whole["full"]
+    assert capsys.readouterr().out.count("| tiny | 1 |") == 2
 
 
 def test_other_tunings_are_not_computed():
