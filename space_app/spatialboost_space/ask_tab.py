@@ -62,7 +62,7 @@ def check_question(question: str, turns: list[Turn]) -> str:
 def show_images(paths: list[str] | None) -> tuple[Any, Any, list[Turn], Chat]:
     """Show new images on the board and begin a new conversation."""
     images = open_images(paths) if paths else []
-    board = gr.HTML(value=[], pictures=pictures_of(images), spoken=[], grid=models.image_grid(wait=False))
+    board = gr.HTML(value=[], pictures=pictures_of(images), spoken=[], grid=models.image_grid())
     return board, paths or [], [], []
 
 

@@ -89,7 +89,12 @@ def build() -> None:
             turn = gr.Radio([ALL_TURNS], value=ALL_TURNS, label="Draw", elem_id="data_turn")
         with gr.Column(min_width=280, scale=2):
             chat = gr.Chatbot(
-                label="Dialogue", render_markdown=False, height=560, elem_id="data_chat", autoscroll=False
+                label="Dialogue",
+                render_markdown=False,
+                height=560,
+                elem_id="data_chat",
+                autoscroll=False,
+                buttons=["copy"],
             )
     marks = gr.State({})
     row: dict[str, Any] = {
@@ -108,4 +113,5 @@ def build() -> None:
     after.click(lambda number: int(number or 0) + 1, [index], [index], **quick).then(**row)
     turn.change(show_turn, [turn, marks], [board], show_progress="hidden", **quick)
     with gr.Column(visible=False):
-        endpoint(data_row, [source, choice, index], [gr.JSON(label="row")], "data_row")
+        named = gr.Textbox(label="configuration and split")  # any: the choices of the page are not known yet
+        endpoint(data_row, [source, named, index], [gr.JSON(label="row")], "data_row")

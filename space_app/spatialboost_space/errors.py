@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from spatialboost_space.models import Unavailable, absence
 
 NO_IMAGE = "This file is not a PNG, JPEG or WebP image that can be read."
+ADDRESS = "Addresses are not fetched: upload the file itself."
 UNREADABLE = "An input could not be read: check its kind in the API page."
 OURS = "Something went wrong on our side; it is in the server's log. Try again, or another image."
 
@@ -59,6 +60,13 @@ def friendly(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _holds_address(value: Any) -> bool:
+    if isinstance(value, dict):
+        path = value.get("path")
+        return (isinstance(path, str) and "://" in path) or any(_holds_address(one) for one in value.values())
+    return isinstance(value, list) and any(_holds_address(one) for one in value)
+
+
 def missing(*parts: str) -> None:
     """Tell, above a tab, which of the parts that it needs the operator has not set."""
     told = gr.Markdown(elem_classes="missing")
@@ -67,12 +75,14 @@ def missing(*parts: str) -> None:
 
 
 class Page(gr.Blocks):
-    """Blocks that also tell in a sentence what gradio's own inputs find wrong."""
+    """Blocks that fetch nothing, and tell in a sentence what gradio's own inputs find wrong."""
 
-    async def preprocess_data(self, *args: Any, **kwargs: Any) -> Any:
-        """See `gradio.Blocks`."""
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """See `gradio.Blocks`; what it downloads from an address would have no limit."""
+        if _holds_address(inputs):
+            raise Refusal(ADDRESS)
         try:
-            return await super().preprocess_data(*args, **kwargs)
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except ComponentProcessingError as error:
             about_image = isinstance(error.__cause__, UnidentifiedImageError | Image.DecompressionBombError)
             raise Refusal(NO_IMAGE if about_image else UNREADABLE) from error

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,18 +165,24 @@ def alpha_table() -> list[dict[str, float]]:
     return load("vlm").model.vision_tower.alpha_table()
 
 
-def image_grid(wait: bool = True) -> tuple[int, int] | None:
-    """Columns and rows of pixels that the vision-language model sees; None where there is none or it has no one size.
-
-    Args:
-        wait: for a model that is not loaded yet; otherwise its grid is None.
-
-    Raises:
-        Unavailable: the model does not load.
-    """
-    if not is_set("vlm") or not (wait or "vlm" in _LOADED):
+def image_grid() -> tuple[int, int] | None:
+    """Columns and rows of pixels that the vision-language model sees; None where it is absent or has no one size."""
+    source = part("vlm")
+    try:
+        return _grid(source) if source else None
+    except Exception as error:  # a visitor is told when the model is needed
+        print(f"{PARTS['vlm']}={source!r}: {error}", flush=True)
         return None
-    size = getattr(getattr(load("vlm").processor, "image_processor", None), "size", None) or {}
+
+
+@lru_cache(maxsize=2)
+def _grid(source: str) -> tuple[int, int] | None:
+    """From the processor alone: the first visitor need not wait for the model."""
+    from transformers import AutoProcessor
+
+    identifier, _, revision = source.partition("@")
+    processor = AutoProcessor.from_pretrained(identifier, revision=revision or "main", trust_remote_code=True)
+    size = getattr(getattr(processor, "image_processor", None), "size", None) or {}
     return (size["width"], size["height"]) if size.get("width") and size.get("height") else None
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -33,8 +34,20 @@ def test_the_names_of_the_functions_read_well(client):
     parameters = {name: [one["parameter_name"] for one in value["parameters"]] for name, value in endpoints.items()}
     assert parameters["/ask"] == ["images", "question", "earlier_turns"]
     assert parameters["/scene"] == ["image", "encoder", "field_of_view_degrees", "things"]
+    choices = [one.get("type", {}).get("enum") for one in endpoints["/data_row"]["parameters"]]
+    assert not any(choices) and [] not in choices  # an agent may name any configuration
     described = httpx.get(f"{client.src}gradio_api/openapi.json").json()
     assert "Metric depth" in json.dumps(described)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/space.md", "space_app/README.md"])
+def test_the_examples_of_the_documentation_run(client, page):
+    text = (SPACE.parent / page).read_text(encoding="utf-8")
+    (snippet,) = [found for found in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "gradio_client" in found]
+    names = {}
+    address = re.sub(r'Client\(".*?"\)', f'Client("{client.src}")', snippet).replace("room.png", str(EXAMPLE))
+    exec(address, names)
+    assert sorted(names["numbers"]) and Path(names["base_png"]).is_file()
 
 
 def test_depth_of_an_image_and_of_a_point(client):
@@ -118,6 +131,20 @@ def test_no_file_of_the_host_can_be_read(client, bundle):
         call = httpx.post(f"{client.src}gradio_api/call/depth", json={"data": [payload]}).json()
         told = httpx.get(f"{client.src}gradio_api/call/depth/{call['event_id']}", timeout=30).text
         assert "error" in told and "nearest_m" not in told and "root:" not in told
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/a.png", "https://example.org/a.png", "file:///etc/passwd"])
+def test_no_address_is_fetched(client, monkeypatch, address):
+    from gradio import processing_utils
+
+    fetched = []
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", lambda url: fetched.append(url))
+    image = {"path": address, "meta": {"_type": "gradio.FileData"}}
+    for name, data in (("depth", [image]), ("ask", [[image], "How deep?", []])):
+        call = httpx.post(f"{client.src}gradio_api/call/{name}", json={"data": data}).json()
+        told = httpx.get(f"{client.src}gradio_api/call/{name}/{call['event_id']}", timeout=30).text
+        assert "event: error" in told and "upload the file itself" in told
+    assert not fetched
 
 
 def test_an_upload_that_is_no_image_is_refused_and_is_not_shown_as_a_page(client, tmp_path):
