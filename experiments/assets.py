@@ -195,8 +195,9 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
     folders = [work / f"stage{stage}" for stage in (1, 2, 3)]
     starts = [["--encoder", str(output / "base"), "--language_model", str(output / "language_model")]]
     starts += [["--model", str(folder)] for folder in folders[:2]]
-    folder_of = {"": data, "text_only": work / "text_only"}
+    folder_of = {"": data, "text_only": work / "text_only", "pointing": work / "pointing"}
     make_variant(data, folder_of["text_only"], "text_only", ("single_view",), recipe.world.workers)
+    make_variant(data, folder_of["pointing"], "pointing", ("grounding",), recipe.world.workers)
     numbers = zip(starts, folders, recipe.stage_steps, recipe.stage_rates, recipe.stage_batches)
     for stage, (start, folder, steps, rate, batch) in enumerate(numbers, start=1):
         names = [f"{folder_of[variant]}:{rows}" for variant, rows in STAGE_DATA[stage]]

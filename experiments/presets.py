@@ -14,6 +14,7 @@ STAGE_DATA = {
     2: (
         ("", "alignment:train"),
         ("", "grounding:train"),
+        ("pointing", "grounding:train"),
         ("", "multi_view_vqa:train[:20%]"),
         ("text_only", "single_view:train[:10%]"),
     ),

@@ -26,6 +26,7 @@ from dataset_builders.facts import RecordFacts
 from dataset_builders.phrasings import PREAMBLE
 from dataset_builders.questions import RELATION_KINDS, Ground, Turn
 from dataset_builders.schema import message, opening_parts, turn_order, validate
+from experiments.pointing import masks_of, pointing
 
 Row = dict[str, Any]
 MARKER = "variant.json"
@@ -42,6 +43,7 @@ class Variant:
         without, only: levels of turns that are left out, or the ones that are kept; "" = all are kept.
         other_images: every conversation is put under the images of another scene: the same texts, wrong answers.
         no_images: the texts alone.
+        practice: instead of a grounding conversation, what is at points of its things (`experiments.pointing`).
     """
 
     description: str
@@ -50,6 +52,7 @@ class Variant:
     only: str = ""
     other_images: bool = False
     no_images: bool = False
+    practice: bool = False
 
 
 VARIANTS = {
@@ -62,6 +65,7 @@ VARIANTS = {
     "captions_only": Variant("caption turns only", only="caption"),
     "shuffled_answers": Variant("every conversation under the images of another scene", other_images=True),
     "text_only": Variant("the texts without their images", no_images=True),
+    "pointing": Variant("what is at twelve points of things", practice=True),
 }
 
 
@@ -115,6 +119,8 @@ def changed_rows(rows: list[Row], variant: Variant, workers: int = 1) -> list[Ro
         return with_other_images(rows)
     if variant.no_images:
         return [without_images(row) for row in rows]
+    if variant.practice:
+        return [pointing(row) for row in rows]
     if workers == 1:
         changed = [reworded(variant, row) for row in rows]
     else:
@@ -199,14 +205,9 @@ def owners_of(row: Row, ground: Ground) -> dict[tuple[int, float, float], int]:
     The builder knows which points it put on an object on purpose; one that lies there by chance is taken for such a
     point here (1 of 134 dialogues tried), so that an answer may recall it, which is as true.
     """
-    from pycocotools import mask as coco
-
     masks: dict[int, list[tuple[int, np.ndarray]]] = {}
-    for item in row["objects"]:
-        if item["usable"] and item["mask"]:
-            camera = row["cameras"][item["view"]]
-            coded = {"size": [camera["height"], camera["width"]], "counts": item["mask"].encode()}
-            masks.setdefault(item["view"], []).append((item["id"], coco.decode(coded).astype(bool)))
+    for item, mask in masks_of(row):
+        masks.setdefault(item["view"], []).append((item["id"], mask))
     owners = {}
     for point in (point for turn in row["turns"] for point in turn["points"]):
         u, v = ground.facts.pixel(point)

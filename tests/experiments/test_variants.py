@@ -1,5 +1,6 @@
 """Changed conversations: as the builder itself would have worded them, valid, with the wrong images where asked."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -7,12 +8,13 @@ from datasets import Dataset, Image, List, load_dataset
 
 from dataset_builders.phrasings import RECALL
 from dataset_builders.schema import validate
+from experiments.pointing import masks_of
 from experiments.variants import VARIANTS, changed_rows, make_variant, scene_of, with_other_images, worded_again
 from tests.commands import build
 from trainers.data import load_training_data
 
 CONFIGS = ("single_view", "multi_view")
-WORDED = [name for name, variant in VARIANTS.items() if not variant.other_images and not variant.no_images]
+WORDED = [name for name, one in VARIANTS.items() if not (one.other_images or one.no_images or one.practice)]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("orders")
     for order in ("forward", "reverse", "random"):
         argv = ["--source", "synthetic", "--num-scenes", "8", "--resolution", "64", "--order", order]
-        configs = "single_view,multi_view,multi_view_vqa" if order == "forward" else "single_view,multi_view"
+        configs = "single_view,multi_view,multi_view_vqa,grounding" if order == "forward" else "single_view,multi_view"
         assert build([*argv, "--configs", configs, "--output", str(root / order)]) == 0
     return root
 
@@ -103,7 +105,27 @@ def test_the_trainers_read_a_variant_and_it_is_made_once(built, tmp_path):
 def test_what_cannot_be_changed_is_refused(built, tmp_path):
     with pytest.raises(ValueError, match="variant='upside_down' is not known"):
         make_variant(built / "forward", tmp_path, "upside_down", CONFIGS)
-    with pytest.raises(ValueError, match="has no training rows of 'grounding'"):
-        make_variant(built / "forward", tmp_path, "captions_only", ("grounding",))
+    with pytest.raises(ValueError, match="has no training rows of 'alignment'"):
+        make_variant(built / "forward", tmp_path, "captions_only", ("alignment",))
     with pytest.raises(ValueError, match="level 'vqa', which cannot be worded again"):
         worded_again(rows_of(built / "forward", "multi_view_vqa")[0], "forward")
+
+
+def test_practice_asks_what_is_at_points_of_things_and_answers_by_their_masks(built, tmp_path):
+    folder = make_variant(built / "forward", tmp_path, "pointing", ("grounding",))
+    old, new = rows_of(built / "forward", "grounding"), rows_of(folder, "grounding")
+    assert len(new) == len(old) > 2
+    seen = Counter()
+    for before, row in zip(old, new):
+        names = {item["id"]: item["name"] for item in row["objects"]}
+        masks = {names[item["id"]]: mask for item, mask in masks_of(row)}
+        assert row["images"] == before["images"] and len(row["turns"]) == 12 == len(row["messages"]) / 2
+        for asked, told in zip(row["messages"][::2], row["messages"][1::2]):
+            question, answer = asked["content"][-1]["text"], told["content"][0]["text"]
+            (place,) = re.findall(r"the point \((0\.\d{3}), (0\.\d{3})\)", question.split("camera.\n")[-1])
+            name = re.fullmatch(rf"At the point \({place[0]}, {place[1]}\) we see the (.+)\.", answer).group(1)
+            height, width = masks[name].shape
+            assert masks[name][int(float(place[1]) * height), int(float(place[0]) * width)]
+            seen[name] += 1
+    assert len(seen) > 3  # different things are asked about
+    assert load_training_data([f"{folder}:grounding:train"])
