@@ -51,7 +51,8 @@ class AssetRecipe:
         encoder, language: shapes.
         objective: of the base encoder.
         encoder_steps, encoder_batch, language_steps, language_batch: of the two starting models.
-        stage_steps, stage_rates: steps and peak learning rates of stages 1, 2 and 3; alpha has the smoke recipe's.
+        stage_steps, stage_rates: steps and peak learning rates of stages 1, 2 and 3; alpha and stage 3's projector have
+            the recipe's rates.
         stage_batches: conversations of a step in each.
         seed: of everything.
     """
@@ -79,8 +80,8 @@ SHIPPED = AssetRecipe(
     encoder_batch=64,
     language_steps=1600,
     language_batch=16,
-    stage_steps=(100, 2000, 300),
-    stage_rates=(3e-3, 2e-3, 5e-4),
+    stage_steps=(100, 1500, 300),
+    stage_rates=(3e-3, 2e-3, 3e-4),
     stage_batches=(32, 32, 16),
 )
 SMALLEST = AssetRecipe(

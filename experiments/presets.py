@@ -13,10 +13,10 @@ STAGE_DATA = {
     1: (("", "alignment:train"),),
     2: (
         ("", "alignment:train"),
-        ("", "grounding:train"),
         ("pointing", "grounding:train"),
-        ("", "multi_view_vqa:train[:20%]"),
-        ("text_only", "single_view:train[:10%]"),
+        ("", "grounding:train[:30%]"),
+        ("", "multi_view_vqa:train[:10%]"),
+        ("text_only", "single_view:train[:5%]"),
     ),
     3: (("", "single_view:train"), ("", "multi_view:train")),
 }
@@ -45,7 +45,7 @@ class Preset:
         uses_assets: start from the models that come with the code, where they are; else each seed trains its own.
         stage_steps: of stages 1, 2 and 3; a run of every arm takes as many steps as stage 3.
         batch_size: conversations of a step.
-        learning_rate: peak rate of stage 3 and of the baselines.
+        learning_rate: peak rate of what trains in the encoder; projector and alpha have the recipes'.
         seeds: of everything but the world.
         head_seeds: of the probes' heads, for each seed.
         probe_limit: at most so many items of each split of a probe; None = the small protocol's own.
@@ -96,12 +96,12 @@ PRESETS = {
     "cpu": Preset(  # a taste, on two cores
         world=WorldSize(num_scenes=240, views=2, image_size_px=64, workers=1),
         starting=StartingModels(
-            EncoderShape(width=128, num_layers=4), 300, 64, LanguageShape(width=128, num_layers=3), 200, 8
+            EncoderShape(width=128, num_layers=4), 300, 64, LanguageShape(width=128, num_layers=4), 200, 8
         ),
         uses_assets=True,
         stage_steps=(60, 120, 100),
         batch_size=8,
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         seeds=(0,),
         num_conversations=16,
         answer_tokens=96,
@@ -114,7 +114,7 @@ PRESETS = {
         uses_assets=False,
         stage_steps=(200, 3000, 600),
         batch_size=32,
-        learning_rate=5e-4,
+        learning_rate=2e-4,
         seeds=(0, 1, 2),
         head_seeds=(0, 1, 2),
         num_conversations=96,

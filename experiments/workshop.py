@@ -123,8 +123,6 @@ class Workshop:
             return self.base(arm.base)
         folder = self.folder / "arms" / arm.name
         rate = ["--learning_rate", f"{arm.rate * self.preset.learning_rate:g}"]
-        if arm.rate != 1:
-            rate += ["--projector_learning_rate", f"{self.preset.learning_rate:g}"]
         if arm.boosted == "upper":
             rate += ["--boosted_layers", *map(str, self._upper_half(arm))]
         if arm.learns_from in BASELINES:

@@ -199,7 +199,7 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
         shop.arm(arm)
     shop.reader(ARMS["point_decoder"])
     stage2 = said[str(tmp_path / "root/seed0/plain/stage2")][0]
-    assert stage2.datasets[-1].endswith("variants/text_only:single_view:train[:10%]") and len(stage2.datasets) == 4
+    assert stage2.datasets[-1].endswith("variants/text_only:single_view:train[:5%]") and len(stage2.datasets) == 5
     trained = {name.rsplit("/arms/")[1]: both for name, both in said.items() if "/arms/" in name}
     assert trained.keys() == {arm.name for arm in ARMS.values() if arm.learns_from}
     steps = {training.max_steps for _, training in trained.values()}
