@@ -51,8 +51,7 @@ class AssetRecipe:
         encoder, language: shapes.
         objective: of the base encoder.
         encoder_steps, encoder_batch, language_steps, language_batch: of the two starting models.
-        stage_steps, stage_rates: steps and peak learning rates of stages 1, 2 and 3; alpha and stage 3's projector have
-            the recipe's rates.
+        stage_steps, stage_rates: steps and peak rates of stages 1, 2 and 3; stage 3 has the recipe's for the rest.
         stage_batches: conversations of a step in each.
         seed: of everything.
     """
