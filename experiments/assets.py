@@ -117,7 +117,8 @@ def described(recipe: AssetRecipe) -> dict[str, Any]:
     del numbers["world"]["workers"]
     numbers["world"]["variety"] = hashlib.sha256(repr(RICH).encode()).hexdigest()[:16]
     rates = {"encoder_rate": base_encoder.LEARNING_RATE, "language_rate": language_model.LEARNING_RATE}
-    return numbers | rates | {"language_window": language_model.LEARNT_TOKENS}
+    reads = {f"stage{stage}": [" ".join(rows).strip() for rows in data] for stage, data in STAGE_DATA.items()}
+    return numbers | rates | {"language_window": language_model.LEARNT_TOKENS, "reads": reads}
 
 
 def build(recipe: AssetRecipe, output: Path, work: Path, command_line: str) -> None:
