@@ -35,6 +35,7 @@ function show() {
   const maps = value.maps.map(map => ({name: map.name, grid: numbers(map.millimetres)}));
   const frame = make("div", "frame", view);
   frame.style.aspectRatio = value.aspect;
+  view.style.setProperty("--widest", `min(720px, ${60 * value.aspect}vh)`);  // all of it on one screen
   frame.tabIndex = 0;
   frame.setAttribute("role", "application");
   frame.setAttribute("aria-label", "Depth map. Move with the arrow keys to read the depth in metres.");

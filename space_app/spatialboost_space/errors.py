@@ -13,6 +13,7 @@ from gradio.exceptions import ComponentProcessingError
 from PIL import Image, UnidentifiedImageError
 
 from spatialboost_space.models import Unavailable, absence
+from spatialboost_space.settings import limits
 
 NO_IMAGE = "This file is not a PNG, JPEG or WebP image that can be read."
 ADDRESS = "Addresses are not fetched: upload the file itself."
@@ -26,6 +27,11 @@ class Refusal(gr.Error):
     def __init__(self, message: str) -> None:
         """The sentence."""
         super().__init__(message, print_exception=False)
+
+
+def deleted() -> Refusal:
+    """An image that is not there any more."""
+    return Refusal(f"Images are deleted {limits().cache_seconds // 60} minutes after they came: give it again.")
 
 
 @contextmanager
@@ -84,6 +90,8 @@ class Page(gr.Blocks):
         try:
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except ComponentProcessingError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise deleted() from error
             about_image = isinstance(error.__cause__, UnidentifiedImageError | Image.DecompressionBombError)
             raise Refusal(NO_IMAGE if about_image else UNREADABLE) from error
 

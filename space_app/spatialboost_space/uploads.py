@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageOps
 
-from spatialboost_space.errors import NO_IMAGE, Refusal
+from spatialboost_space.errors import NO_IMAGE, Refusal, deleted
 from spatialboost_space.settings import limits
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -76,7 +76,7 @@ def read_file(path: str | Path) -> Image.Image:
     if path.suffix.lower() not in ENDINGS:
         raise Refusal(NO_IMAGE)
     if not path.is_file():
-        raise Refusal(f"Images are deleted {limits().cache_seconds // 60} minutes after they came: give it again.")
+        raise deleted()
     if path.stat().st_size > limits().upload_bytes:
         raise Refusal(f"The file is larger than {limits().upload_bytes / 2**20:.0f} MB, which is the limit.")
     return read_image(path.read_bytes())

@@ -181,6 +181,11 @@ def test_uploads_do_not_stay(served, settings):
     assert stored.is_file()
     delete_files_created_by_app(page, 0)  # as gradio does it on its schedule, as if all were old
     assert not stored.exists()
+    image = {"path": str(stored), "meta": {"_type": "gradio.FileData"}, "orig_name": "room.png"}
+    for name, data in (("depth", [image]), ("ask", [[image], "How deep?", []])):
+        call = httpx.post(f"{address}gradio_api/call/{name}", json={"data": data}).json()
+        told = httpx.get(f"{address}gradio_api/call/{name}/{call['event_id']}", timeout=30).text
+        assert "Images are deleted 15 minutes after" in told
 
 
 def test_what_a_visitor_writes_is_never_more_than_text(client, settings, monkeypatch):
