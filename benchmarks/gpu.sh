@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 KIT=benchmarks/.gpu
 OUT=${OUT:-benchmarks/results/gpu}
-CARRIED="trl transformers datasets dill multiprocess"
+CARRIED="trl transformers datasets dill multiprocess liger-kernel"
 NEEDED="torch accelerate peft huggingface_hub safetensors tokenizers pandas pyarrow pillow jinja2"
 
 if [ "${1:-}" = --prepare ]; then
@@ -65,11 +65,13 @@ SMALLEST="" COMPILED=--compiled
 [ "${1:-}" = --smallest ] && SMALLEST=--smallest COMPILED="" # which a CPU takes minutes for
 # shellcheck disable=SC2086
 {
-    part 150 training_1.5B training --only 1.5B --seconds 15 $COMPILED $SAMPLES
-    part 170 training_7B training --only 7B --seconds 25 $SAMPLES
-    part 45 profile_step profile_step $SAMPLES
-    part 45 scaling scaling $SAMPLES
-    part 90 encoder encoder --turns 20
-    part 70 feature_cache feature_cache --turns 8
+    part 125 training_1.5B training --only 1.5B --seconds 15 $COMPILED $SAMPLES
+    part 135 training_7B training --only 7B --seconds 25 $SAMPLES
+    part 40 profile_step profile_step $SAMPLES
+    part 40 scaling scaling $SAMPLES
+    part 80 encoder encoder --turns 20
+    part 50 feature_cache feature_cache --turns 8
+    part 45 loss_head loss_head
+    part 60 memory memory
 }
 echo "all: $((SECONDS - started)) s, in $OUT"

@@ -4,13 +4,14 @@ python -m benchmarks.loss_head --smallest             # seconds
 python -m benchmarks.loss_head --threads 1            # CPU: a narrow model; GPU: as wide as a 7B one, and Liger too
 python -m benchmarks.loss_head --output head.json     # the rows, hardware and versions too
 
-Each form runs in a process of its own: forward and backward of a `SpatialBoostForConditionalGeneration` whose language
+On a CPU each form runs in a process of its own: forward and backward of a `SpatialBoostForConditionalGeneration` whose language
 model has one layer, so that nearly all time and memory is the head's. Memory is what a step adds to the model: peak
 resident memory and CPU time on a CPU, peak allocated memory and wall time on a GPU. The vocabulary is Qwen2's;
 "answers" is the share of the positions that carry loss. The head trains in stage 2 and is frozen in stages 1 and 3.
 """
 
 import argparse
+import gc
 import json
 import resource
 import statistics
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for case, trains, form in tqdm(todo, desc="forms", disable=None):
         settings = {"case": case, "trains": trains, "form": form, "turns": turns, "on_gpu": on_gpu}
-        rows.append(settings | in_a_process(settings, arguments.threads))
+        rows.append(settings | (measure(**settings) if on_gpu else in_a_process(settings, arguments.threads)))
     print(table(rows))
     save(arguments.output, "loss_head", argv, {**about, "rows": rows})
     return 0
@@ -85,13 +86,17 @@ def measure(case: Case, trains: bool, form: str, turns: int, on_gpu: bool) -> di
     vocabulary, width, num_rows, length, share = case
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
     torch.manual_seed(0)
-    model = make_model(vocabulary, width, length).to(device, dtype).train()
+    with torch.device(device):
+        model = make_model(vocabulary, width, length).to(dtype).train()
     model.lm_head.requires_grad_(trains)
     ids = torch.randint(vocabulary, (num_rows, length), device=device)
     step_length = 16  # answers come in runs
     answers = (torch.arange(length, device=device) // step_length) % round(1 / share) == 1
     labels = torch.where(answers, ids, -100)  # (B, L)
     step = make_step(model, form)
+    if on_gpu:
+        gc.collect()  # what the form before has left
+        torch.cuda.reset_peak_memory_stats()
     before = memory(on_gpu)
     clock = time.perf_counter if on_gpu else time.process_time
     seconds = []

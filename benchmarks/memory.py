@@ -10,6 +10,7 @@ A conversation at a time, random weights. "computed" is trainers/memory.py; "mea
 """
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,6 +115,7 @@ def model_config(encoder: str, language_model: str, plan: Plan) -> SpatialBoostV
 def make_parser() -> argparse.ArgumentParser:
     """Arguments of the benchmark."""
     parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__.split("\n")[0])
+    parser.add_argument("--smallest", action="store_true", help="the table of small pairs")
     parser.add_argument("--check", choices=[*CHECKS], help="compare the formula with counted bytes instead")
     parser.add_argument("--heads", action="store_true", help="full logits beside answers only, in whole batches")
     parser.add_argument("--views", type=int, default=4, help="images of a conversation, 224 px")
@@ -127,7 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     sample = Sample(num_images=arguments.views, num_tokens=arguments.tokens)
     about = begin(None, torch.cuda.is_available())
-    rows = heads() if arguments.heads else compare(arguments.check) if arguments.check else fits(sample)
+    pairs = CHECKS["small"] if arguments.smallest else PAIRS
+    rows = heads() if arguments.heads else compare(arguments.check) if arguments.check else fits(sample, pairs)
     save(arguments.output, "memory", argv, {"about": about, "rows": rows})
     return 0
 
@@ -187,19 +190,22 @@ def heads() -> list[dict[str, Any]]:
     return rows
 
 
-def fits(sample: Sample) -> list[dict[str, Any]]:
+def fits(sample: Sample, pairs: tuple[tuple[str, str], ...] = PAIRS) -> list[dict[str, Any]]:
     """Bytes of every plan, measured where there is a GPU that they fit, and the GPUs that they fit."""
     heads = " | ".join(f"{capacity} GB" for capacity in CAPACITIES_GB)
     print(f"| pair | stage: plan | weights | gradients | AdamW | step | sum, GB | how | {heads} |")
     print("|---" * (8 + len(CAPACITIES_GB)) + "|")
     available = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
     rows = []
-    for encoder, language_model in PAIRS:
+    for encoder, language_model in pairs:
         for name, plan in plans():
             config = model_config(encoder, language_model, plan)
             memory = compute_memory(config, plan, sample)
             total, how = memory.total, "computed"
-            if memory.total < USABLE * available and not plan.quantize and plan.num_shards == 1:
+            runs = not plan.quantize and plan.num_shards == 1
+            if plan.eight_bit_optimizer and importlib.util.find_spec("bitsandbytes") is None:
+                runs = False
+            if runs and memory.total < USABLE * available:
                 total, how = measure_on_gpu(config, plan, sample), "measured"
             parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations + memory.passing)
             cells = [f"{part / GIGABYTE:.1f}" for part in (*parts, total)]

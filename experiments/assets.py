@@ -79,9 +79,9 @@ SHIPPED = AssetRecipe(
     encoder_batch=64,
     language_steps=1600,
     language_batch=16,
-    stage_steps=(100, 1500, 300),
+    stage_steps=(100, 1500, 200),
     stage_rates=(3e-3, 2e-3, 3e-4),
-    stage_batches=(32, 32, 16),
+    stage_batches=(32, 32, 8),
 )
 SMALLEST = AssetRecipe(
     world=WorldSize(num_scenes=12, views=4, image_size_px=64, workers=1),

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -122,4 +123,7 @@ def test_the_script_for_a_gpu_is_valid_and_names_existing_modules():
     subprocess.run(["bash", "-n", script], check=True)
     parts = [line.split() for line in script.read_text().splitlines() if line.strip().startswith("part ")]
     assert sum(int(words[1]) for words in parts) <= 600
-    assert all((ROOT / "benchmarks" / f"{words[3]}.py").exists() for words in parts) and len(parts) == 6
+    assert len(parts) == 8
+    for words in parts:
+        options = import_module(f"benchmarks.{words[3]}").make_parser()._option_string_actions
+        assert {"--smallest", "--output", *(word for word in words if word.startswith("--"))} <= options.keys()

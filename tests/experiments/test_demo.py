@@ -18,7 +18,7 @@ import modeling_spatialboost as sb
 import spatialboost_cli
 from dataset_builders import build
 from evaluators.dense_data import load_dense
-from experiments import demo, demo_bundle, demo_examples
+from experiments import demo, demo_bundle, demo_examples, demo_pictures
 from experiments.tiny_models import save_tiny_encoder, save_tiny_language_model
 from trainers import boost
 
@@ -104,6 +104,13 @@ def save_tiny_vlm(folder):
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def test_pictures_want_a_browser(monkeypatch):
+    pytest.importorskip("playwright", reason="pictures of the Space need playwright")
+    monkeypatch.setattr(demo_pictures.shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="apt install chromium"):
+        demo_pictures.main([])
 
 
 def test_a_folder_that_is_not_there_and_a_missing_package_are_told(capsys, monkeypatch):

@@ -24,6 +24,7 @@ ANSWER = "The depth at the point (0.250, 0.750) is 2.105 m, and [A] is nearer. <
 
 @pytest.fixture(scope="module")
 def browser():
+    playwright.expect.set_options(timeout=60_000)  # a busy machine may be slow
     with playwright.sync_playwright() as runner:
         browser = runner.chromium.launch(executable_path=CHROMIUM, args=WEBGL)
         yield browser
@@ -293,6 +294,19 @@ def test_rows_and_their_turns(page):
     press(page, "Next")
     playwright.expect(page.get_by_label("This row")).to_have_value(re.compile("row 1 of"))
     keep(page, "data")
+
+
+def test_a_tab_tells_what_it_lacks(browser, url, monkeypatch):
+    monkeypatch.setattr(models, "part", lambda name: None)
+    page = open_page(browser, url, "desk")
+    for name, what in (
+        ("Depth", "depth model of the base encoder"),
+        ("Ask", "vision-language model"),
+        ("Data", "data set"),
+    ):
+        open_tab(page, name)
+        playwright.expect(page.locator(".missing:visible")).to_contain_text(f"This Space has no {what}")
+    page.context.close()
 
 
 def test_dark_mode_and_labels(browser, url):
