@@ -4,9 +4,9 @@ python -m benchmarks.loss_head --smallest             # seconds
 python -m benchmarks.loss_head --threads 1            # CPU: a narrow model; GPU: as wide as a 7B one, and Liger too
 python -m benchmarks.loss_head --output head.json     # the rows, hardware and versions too
 
-On a CPU each form runs in a process of its own: forward and backward of a `SpatialBoostForConditionalGeneration` whose language
-model has one layer, so that nearly all time and memory is the head's. Memory is what a step adds to the model: peak
-resident memory and CPU time on a CPU, peak allocated memory and wall time on a GPU. The vocabulary is Qwen2's;
+On a CPU each form runs in a process of its own: forward and backward of a `SpatialBoostForConditionalGeneration` whose
+language model has one layer, so that nearly all time and memory is the head's. Memory is what a step adds to it:
+peak resident memory and CPU time on a CPU, peak allocated memory and wall time on a GPU. The vocabulary is Qwen2's;
 "answers" is the share of the positions that carry loss. The head trains in stage 2 and is frozen in stages 1 and 3.
 """
 
