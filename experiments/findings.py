@@ -13,7 +13,7 @@ from evaluators.comparison import INTERVAL, RESAMPLES, summary
 from evaluators.metrics import Metric
 from evaluators.report import verdict
 from experiments.arms import ARMS
-from experiments.measure import Reading, read_measure
+from experiments.measure import Reading, read_measure, read_stage2
 from experiments.tables import MEASURES, TABLES, Measure
 
 Aggregate = Callable[[np.ndarray], dict[str, float]]
@@ -54,6 +54,7 @@ def findings_of(name: str, folders: dict[int, Path]) -> dict[str, Any]:
         "controls": {measure: controls_of(readings[measure]) for measure in table.measures},
     }
     found["gate"] = gate(found)
+    found["reading"] = read_stage2(folders.values())
     return found
 
 

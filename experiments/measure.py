@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from experiments.tables import CALLS, MEASURES, Measure
 from experiments.workshop import Workshop
 
 ITEMS = "items.npz"
+READING = "reading.json"
+NUM_READ = 40  # held-out conversations of each
+READ_CONFIGS = ("alignment", "grounding", "single_view")
 DENSE_TASKS = ("depth_linear", "depth_dpt", "segmentation_linear")
 
 
@@ -41,6 +46,41 @@ def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
     return workshop.ledger.do(
         folder, typed("evaluate", words), [*inputs, *models], lambda: _evaluate(words, workshop.preset.probe_steps)
     )
+
+
+def measure_stage2(workshop: Workshop) -> Piece:
+    """Whether the model that all arms of language start from looks: held-out answers with and without the image."""
+    from experiments.image_reading import measure_reading
+
+    model, data = workshop.stage(2, "plain"), workshop.places().data
+    folder = workshop.folder / "measures" / "stage2"
+    configs = [config for config in READ_CONFIGS if any((data / config).glob("test-*.parquet"))]
+    words = ["--data", shown(data), "--configs", *configs, "--limit", str(NUM_READ), "--json", shown(folder / READING)]
+    command = f"python -m experiments.image_reading {shown(model.folder)} {shlex.join(words)}"
+
+    def work() -> None:
+        found = measure_reading(model.folder, data, configs, NUM_READ, device())
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / READING).write_text(json.dumps(found, indent=1) + "\n")
+
+    return workshop.ledger.do(folder, command, [workshop.make_world(), model], work)
+
+
+def read_stage2(folders: Iterable[Path]) -> dict[str, dict[str, float]]:
+    """By configuration, loss per token of its answers with the own image, another one and none; means over seeds.
+
+    Args:
+        folders: `Workshop.folder` of the seeds.
+    """
+    files = [folder / "measures" / "stage2" / READING for folder in folders]
+    found = [json.loads(file.read_text()) for file in files if file.is_file()]
+    return {
+        config: {
+            shown: float(np.mean([one[config]["all"]["loss"][shown] for one in found]))
+            for shown in found[0][config]["all"]["loss"]
+        }
+        for config in (found[0] if found else ())
+    }
 
 
 def _arguments(workshop: Workshop, call: str) -> list[str]:

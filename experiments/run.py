@@ -102,11 +102,12 @@ def make_table(
 def measure_table(name: str, root: Path, preset: "Preset", seed: int, ledger: "Ledger") -> Path:
     """All arms of a table and all their measurements in one seed; returns the seed's folder."""
     from experiments.arms import ARMS
-    from experiments.measure import applies, calls_of, measure_arm
+    from experiments.measure import applies, calls_of, measure_arm, measure_stage2
     from experiments.workshop import Workshop
 
     table, workshop = TABLES[name], Workshop(root, preset, seed, ledger)
     arms = [ARMS[arm] for arm in dict.fromkeys(("language", *table.all_arms)) if arm != "base"]
+    measure_stage2(workshop)
     for call in calls_of(table.measures):  # the probes of all arms come first, for they decide
         for arm in arms:
             if applies(call, arm):

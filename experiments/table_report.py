@@ -14,6 +14,7 @@ HOW_TO_READ = (
 )
 PANELS_IN_A_ROW = 4
 FAR_OFF = "random_encoder"  # a row of the tables; in a picture it would leave the others no room
+LOOKS = 0.02
 COLOURS = {"better": "#1a7f37", "worse": "#c62828", "chance": "#6b7280"}
 
 
@@ -33,6 +34,7 @@ def render_markdown(found: dict[str, Any]) -> str:
         parts += [""]
     parts += ["Controls that frame the scores:", "", controls_table(found), ""]
     parts += [f"Admission of the base: {'; '.join(found['gate']['reasons'])}.", ""]
+    parts += [reading_lines(found["reading"]), ""]
     parts += [found["note"], ""] if found["note"] else []
     return "\n".join([*parts, HOW_TO_READ, ""])
 
@@ -69,6 +71,21 @@ def controls_table(found: dict[str, Any]) -> str:
         told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in controls.items())
         rows.append([found["measures"][measure]["label"], told or "-"])
     return _table(["measure", "controls"], rows)
+
+
+def reading_lines(reading: dict[str, dict[str, float]]) -> str:
+    """What the model that stage 3 starts from takes from the image, by kind of conversation."""
+    told = []
+    for config, loss in reading.items():
+        gain = min(loss["other"], loss["none"]) - loss["own"]
+        verdict = "looks" if gain > LOOKS * loss["own"] else "**does not look**"
+        told.append(f"`{config}` {loss['own']:.3f} / {loss['other']:.3f} / {loss['none']:.3f}: {verdict}")
+    if not told:
+        return "What stage 2's model takes from the image was not measured."
+    return (
+        "What stage 3 starts from, loss per token of held-out answers with the own image / another one / none "
+        f"(it looks where the own image saves {LOOKS:.0%} or more): {'; '.join(told)}."
+    )
 
 
 def draw(found: dict[str, Any], file: Path) -> None:

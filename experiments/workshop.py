@@ -19,6 +19,7 @@ from trainers.run_record import read_record
 
 RECIPES = Path(__file__).resolve().parent.parent / "trainers" / "recipes" / "smoke"
 WORLD_SEED = 0
+FEW_ROWS = 20
 
 
 class Workshop:
@@ -178,13 +179,14 @@ class Workshop:
         return self.ledger.do(folder, typed("train", argv), [self.make_world(), *start.values()], work)
 
     def _stage_data(self, number: int) -> list[str]:
-        """The entries of `--datasets` of stage 1 or 2."""
-        present = [(variant, rows, rows.split(":")[0]) for variant, rows in STAGE_DATA[number]]
-        return [
-            f"{shown(self._variant(variant, (config,)))}:{rows}"
-            for variant, rows, config in present
-            if (self.places().data / config).is_dir()
-        ]
+        """The entries of `--datasets` of stage 1 or 2; of the smallest worlds all rows, for a share may be none."""
+        entries = []
+        for variant, rows in STAGE_DATA[number]:
+            config = rows.split(":")[0]
+            if (place := self.places().data / config).is_dir():
+                chosen = rows if num_rows(place) >= FEW_ROWS else f"{config}:train"
+                entries.append(f"{shown(self._variant(variant, (config,)))}:{chosen}")
+        return entries
 
     def _arm_data(self, arm: Arm) -> list[str]:
         """The entries of `--datasets` of an arm: the world's own, a variant's, or the first rows of them."""

@@ -42,6 +42,8 @@ def test_a_table_from_nothing_and_a_second_run_that_only_reads(tiny, tmp_path, c
     base = found["arms"]["base"]["measures"]["depth"]
     assert cell["difference"]["mean"] == pytest.approx(cell["mean"] - base["mean"]) and cell["difference"]["mean"] != 0
     assert {"constant", "position_only"} == found["controls"]["depth"].keys()
+    assert "alignment" in found["reading"]
+    assert all(loss["own"] > 0 for loss in found["reading"].values())
     markdown = (tmp_path / "tables" / "tiny.md").read_text()
     assert "| base | " in markdown and "captions only" in markdown and (tmp_path / "tables" / "tiny.png").is_file()
     stage3 = json.loads((tmp_path / "seed0" / "arms" / "captions_only" / "run.json").read_text())

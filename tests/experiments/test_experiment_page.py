@@ -24,6 +24,9 @@ FOUND = {
     },
     "controls": {"depth": {"constant": 0.9}},
     "gate": {"admitted": False, "reasons": ["classes 3 %: failed"]},
+    "reading": {
+        "alignment": {"own": 0.5, "other": 0.9, "none": 0.8}, "grounding": {"own": 0.6, "other": 0.601, "none": 0.7},
+    },
     "aims": [{"claim": "depth falls", "found": "-20 %", "met": True}],
 }  # fmt: skip
 
@@ -46,6 +49,7 @@ def test_kept_results_stand_on_the_page_between_the_marks(tables, tmp_path):
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "\nold\n" not in text
     assert "| boosted | **-0.1 [-0.2, -0.05]** |" in text and "BASE TOO WEAK" in text
     assert "| cpu (base too weak) | main | depth falls | -20 % | yes |" in text
+    assert "`alignment` 0.500 / 0.900 / 0.800: looks; `grounding` 0.600 / 0.601 / 0.700: **does not look**." in text
     assert "](../results/cpu/main.png)" in text and "gpu: main, table6" in text and "cpu: table6" in text
     page.write_text(text)
     assert reproduction.render(tmp_path / "results", page) == text
