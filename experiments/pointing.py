@@ -35,7 +35,8 @@ def pointing(row: Row, num_questions: int = NUM_QUESTIONS) -> Row:
     """A `grounding` row with that many questions about points of its things, in the order of chance."""
     chance = random.Random(f"{row['seed']}:{row['id']}:pointing")
     things = [(item, np.argwhere(mask)) for item, mask in masks_of(row)]
-    messages, turns = [], []
+    messages: list[Row] = []
+    turns: list[Row] = []
     for index in range(1, num_questions + 1):
         item, pixels = chance.choice(things)
         v, u = pixels[chance.randrange(len(pixels))]

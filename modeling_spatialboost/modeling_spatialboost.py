@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -135,7 +136,7 @@ class SpatialBoostPreTrainedModel(AdapterMixin, PreTrainedModel):
                 for name, parameter in attention.attn_plus.named_parameters():
                     init.copy_(parameter, base[name])
 
-    def save_pretrained(self, save_directory: str, is_main_process: bool = True, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any) -> None:
         """As any model's; its image processor travels with it, see `save_image_processor`."""
         from .image_processing_spatialboost import save_image_processor  # which needs Pillow
 
