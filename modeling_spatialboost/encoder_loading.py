@@ -1,5 +1,6 @@
 """Loading the encoder that is to be boosted, from the Hub, a folder or a configuration."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,6 +9,19 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .dual_channel_attention import encoder_layout
+
+
+@dataclass(frozen=True)
+class BaseChannelReport:
+    """Outcome of `verify_base_channel`: how many tensors were compared and which of them differ or are absent."""
+
+    compared: int
+    differing: list[str]
+    missing: list[str]
+
+    def __bool__(self) -> bool:
+        """Whether the frozen part is untouched."""
+        return not self.differing and not self.missing
 
 
 def load_encoder_config(

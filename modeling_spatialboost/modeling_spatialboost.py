@@ -1,7 +1,6 @@
 """Encoders with dual-channel attention: the plain model, the backbone and three linear heads."""
 
 import inspect
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,21 +32,15 @@ from .dual_channel_attention import (
     is_second_channel,
     resolve_layers,
 )
-from .encoder_loading import build_encoder, load_encoder, mark_as_loaded, timm_geometry, vision_tower
+from .encoder_loading import (
+    BaseChannelReport,
+    build_encoder,
+    load_encoder,
+    mark_as_loaded,
+    timm_geometry,
+    vision_tower,
+)
 from .patch_tokens import as_pair, patchify, to_map
-
-
-@dataclass(frozen=True)
-class BaseChannelReport:
-    """Outcome of `verify_base_channel`: how many tensors were compared and which of them differ or are absent."""
-
-    compared: int
-    differing: list[str]
-    missing: list[str]
-
-    def __bool__(self) -> bool:
-        """Whether the frozen part is untouched."""
-        return not self.differing and not self.missing
 
 
 class SpatialBoostPreTrainedModel(AdapterMixin, PreTrainedModel):
