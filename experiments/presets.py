@@ -99,7 +99,7 @@ PRESETS = {
             EncoderShape(width=128, num_layers=4), 300, 64, LanguageShape(width=128, num_layers=4), 200, 8
         ),
         uses_assets=True,
-        stage_steps=(60, 120, 100),
+        stage_steps=(60, 120, 150),
         batch_size=8,
         learning_rate=3e-4,
         seeds=(0,),
