@@ -305,7 +305,7 @@ def test_a_tab_tells_what_it_lacks(browser, url, monkeypatch):
         ("Data", "data set"),
     ):
         open_tab(page, name)
-        playwright.expect(page.locator(".missing:visible")).to_contain_text(f"This Space has no {what}")
+        playwright.expect(page.locator(".prose.missing:visible")).to_contain_text(f"This Space has no {what}")
     page.context.close()
 
 
