@@ -1,6 +1,6 @@
 r"""The small models that come with the code: a base encoder, a language model, and what the three stages make of them.
 
-    python -m experiments.assets                    # rebuilds them all in experiments/assets: an hour or two on a CPU
+    python -m experiments.assets                    # rebuilds them all in experiments/assets: 90 minutes on a CPU
     python -m experiments.assets --smallest --output outputs/assets-smallest      # to see that it runs: minutes
     spatialboost boost experiments/assets/base --adapter experiments/assets/boosted --output outputs/boosted
 
@@ -131,8 +131,8 @@ def build(recipe: AssetRecipe, output: Path, work: Path, command_line: str) -> N
         command_line: that made them, for the records.
     """
     world = make_world(work / "world", recipe.world, recipe.seed)
-    made: dict[str, Any] = {"command": command_line, "recipe": described(recipe), "hardware": hardware("cpu")}
-    made |= {"git_commit": git_commit(), "versions": package_versions()}
+    made: dict[str, Any] = {"status": "finished", "command": command_line, "recipe": described(recipe)}
+    made |= {"hardware": hardware("cpu"), "git_commit": git_commit(), "versions": package_versions()}
     base = train_base_encoder(
         world.data,
         work / "base",
@@ -233,8 +233,8 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
     return {
         "base": {"probes": scores, "admitted": is_admitted(scores["base"], scores["position"])},
         "language_model": {"perplexity": record["perplexity"], "perplexity_told": record["perplexity_told"]},
-        "stage2": {"reading": reading[0]},
-        "vlm": {"reading": reading[1]},
+        "stage2": {"stage": 2, "reading": reading[0]},
+        "vlm": {"stage": 3, "reading": reading[1]},
         "boosted": {"probes": scores},
     }
 

@@ -14,7 +14,9 @@ from experiments.image_reading import measure_reading, others, read_rows, table
 from experiments.world import World
 from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostModel
 from tests.experiments.starting_models import LANGUAGE, SHAPE
+from trainers.config import StageArguments
 from trainers.run_record import read_record
+from trainers.starting_point import check_starting_point
 
 TINY = AssetRecipe(
     **vars(SMALLEST) | {"encoder": SHAPE, "language": LANGUAGE, "encoder_steps": 2, "language_steps": 2}
@@ -73,6 +75,7 @@ def test_one_command_makes_them_all(made):
         assert str(made) not in json.dumps(record) + (folder / name / "README.md").read_text()  # nobody's own folders
     for name in ("stage2", "vlm"):
         model = SpatialBoostForConditionalGeneration.from_pretrained(folder / name)
+        check_starting_point(StageArguments(stage=3, model=str(folder / name), datasets=[]))
         assert model.dtype == torch.bfloat16 and not [*(folder / name).glob("*.py")]
     boosted = SpatialBoostModel.from_adapter(folder / "boosted", folder / "base")
     for name, parameter in model.vision_tower.state_dict().items():
