@@ -103,7 +103,7 @@ PRESETS = {
         batch_size=8,
         learning_rate=3e-4,
         seeds=(0,),
-        num_conversations=16,
+        num_conversations=8,
         answer_tokens=96,
     ),
     "gpu": Preset(  # the real answer, on one H200 or A100
