@@ -104,6 +104,7 @@ def train_language_model(
     model = Qwen3ForCausalLM(shape.config(tokenizer))
     print(f"A language model of {model.num_parameters():,} parameters reads {len(texts):,} texts: {folder}")
     course = fit(model, len(texts), optimisation, collate=Windows(tokenizer, texts))
+    model.config.use_cache = True  # which the trainer turns off
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     perplexity = measure(model, tokenizer, conversations(data, "test"))

@@ -289,6 +289,8 @@ def write_stage(trainer: GroupedRatesTrainer, run: Run, folder: Path, outcome: d
     """Write the model, its processor and after stage 3 the encoder by itself; returns what to add to the record."""
     model, processor = run.parts
     to_plain_model(model, run.arguments)
+    # transformers' trainer turns the cache off for good: answers would be generated twenty times as slowly
+    model.config.use_cache = model.generation_config.use_cache = model.config.text_config.use_cache = True
     trainer._save(str(folder))
     added = {}
     if run.arguments.stage == 3:
