@@ -22,7 +22,7 @@ def test_it_learns_to_speak_of_the_world(trained, rooms):
     record = json.loads((trained / "run.json").read_text())
     assert record["final_loss"] < 0.8 * record["losses"][0]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(trained), AutoTokenizer.from_pretrained(trained)
-    assert type(model).__name__ == "Qwen3ForCausalLM"
+    assert type(model).__name__ == "Qwen3ForCausalLM" and model.config.use_cache
     texts = conversations(rooms, "test")
     assert measure(model, tokenizer, texts) == pytest.approx(record["perplexity"], rel=1e-2)
     untrained = type(model)(model.config)

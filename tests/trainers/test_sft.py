@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from modeling_spatialboost import SpatialBoostForConditionalGeneration
 from tests.commands import train as main
 from tests.isolated import run_isolated
 from tests.trainers.conftest import common, image, row, save_data
@@ -69,6 +70,12 @@ def test_frozen_parts_stay_through_all_stages(runs, encoder, language_model):
     assert torch.equal(weights[1]["model.language_model.norm.weight"], before["model.norm.weight"])
     assert not any(torch.equal(weights[2][name], weights[1][name]) for name in text)
     assert all(torch.equal(weights[3][name], weights[2][name]) for name in text)
+
+
+def test_a_trained_model_answers_with_its_cache(runs):
+    for folder in runs.values():
+        model = SpatialBoostForConditionalGeneration.from_pretrained(folder)
+        assert model.generation_config.use_cache and model.config.text_config.use_cache
 
 
 def test_every_stage_writes_cards_that_the_hub_reads(runs):
