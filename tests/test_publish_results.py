@@ -13,7 +13,7 @@ from model_cards import weights_digest
 from modeling_spatialboost import SpatialBoostImageProcessor, SpatialBoostModel
 from publishing.publish import make_parser, prepared
 from publishing.results import read_report
-from publishing.staging import adapter_card
+from publishing.staging import write_adapter_card
 from tests.commands import evaluate, publish
 from tests.hub.clients import local_hub
 from tests.test_publish_cards import RECORD
@@ -125,8 +125,10 @@ def test_what_is_no_report_and_what_takes_none(encoder, report, tmp_path, capsys
     assert "it has no model-index.yaml" in capsys.readouterr().err
 
 
-def test_a_card_of_an_adapter_has_a_place_for_them():
-    assert "\n## Results\n" in adapter_card({"model_type": "dinov2"})
+def test_a_card_of_an_adapter_has_a_place_for_them(tmp_path):
+    (tmp_path / "spatialboost_adapter.json").write_text('{"model_type": "dinov2"}')
+    write_adapter_card(tmp_path)
+    assert "\n## Results\n" in (tmp_path / "README.md").read_text()
 
 
 def test_what_the_evaluator_writes_is_what_publish_reads(encoder, tmp_path):

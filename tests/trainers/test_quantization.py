@@ -229,7 +229,7 @@ def test_wrong_combinations(settings, message):
 
 
 def test_dimensions_that_do_not_fit(runs):
-    with pytest.raises(ValueError, match=r"q_proj of this 'qwen2' language model has 32 inputs.*of 64: pass 8bit"):
+    with pytest.raises(ValueError, match=r"q_proj of this 'qwen3' language model has 32 inputs.*of 64: pass 8bit"):
         load_model(arguments(runs[2], "4bit"))
     model, _ = load_model(arguments(runs[2], "8bit"))
     with pytest.raises(ValueError, match="multiple of 64"):

@@ -31,7 +31,7 @@ def answers(index: int) -> str:
     return "".join(ANSWER.format((index + turn) % 10) + "<|im_end|>" for turn in range(3))
 
 
-@pytest.mark.parametrize("stage, changing, checkpointing", [(1, 4, True), (2, 4 + 26, False), (3, 4 + 14 + 2, True)])
+@pytest.mark.parametrize("stage, changing, checkpointing", [(1, 4, True), (2, 4 + 24, False), (3, 4 + 14 + 2, True)])
 def test_training_changes_exactly_what_the_stage_opens(make_trainer, encoder, stage, changing, checkpointing):
     trainer = make_trainer(stage, activation_checkpointing=checkpointing)
     model = trainer.model
