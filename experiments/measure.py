@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evaluators.catalogue import DATA_SETS
-from experiments.arms import ARMS, Arm
+from experiments.arms import ARMS, CONTROLS, Arm
 from experiments.pieces import Piece, device, shown, typed
 from experiments.tables import CALLS, MEASURES, Measure
 from experiments.workshop import Workshop
@@ -23,7 +23,9 @@ DENSE_TASKS = ("depth_linear", "depth_dpt", "segmentation_linear")
 
 
 def applies(call: str, arm: Arm) -> bool:
-    """Whether a call says something of an arm: only stage 3 leaves a model of its own to ask."""
+    """Whether a call says something of an arm: only stage 3 leaves a model to ask; controls get no new readers."""
+    if call == "reading":
+        return arm.name not in CONTROLS
     return call != "questions" or arm.learns_from == "language"
 
 
