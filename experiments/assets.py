@@ -27,9 +27,9 @@ from experiments import base_encoder, language_model
 from experiments.asset_cards import card
 from experiments.base_encoder import EncoderShape, train_base_encoder
 from experiments.fitting import command, hardware
-from experiments.image_reading import measure_reading
+from experiments.image_reading import measure_reading, test_files
 from experiments.language_model import LanguageShape, train_language_model
-from experiments.presets import STAGE_DATA
+from experiments.presets import PRACTICE_RATE, PRACTICES, RUNS, STAGE_DATA
 from experiments.ridge_probe import is_admitted, probe
 from experiments.variants import make_variant
 from experiments.world import WorldSize, make_world
@@ -51,7 +51,7 @@ class AssetRecipe:
         encoder, language: shapes.
         objective: of the base encoder.
         encoder_steps, encoder_batch, language_steps, language_batch: of the two starting models.
-        stage_steps, stage_rates: steps and peak rates of stages 1, 2 and 3; stage 3 has the recipe's for the rest.
+        stage_steps, stage_rates: steps and peak rates of `RUNS`; stage 3 has the recipe's for the rest.
         stage_batches: conversations of a step in each.
         seed: of everything.
     """
@@ -64,24 +64,24 @@ class AssetRecipe:
     encoder_batch: int
     language_steps: int
     language_batch: int
-    stage_steps: tuple[int, int, int]
-    stage_rates: tuple[float, float, float]
-    stage_batches: tuple[int, int, int]
+    stage_steps: tuple[int, int, int, int, int]
+    stage_rates: tuple[float, float, float, float, float]
+    stage_batches: tuple[int, int, int, int, int]
     seed: int = 0
 
 
 SHIPPED = AssetRecipe(
     world=WorldSize(num_scenes=2000, views=4, image_size_px=64, workers=1),
     encoder=EncoderShape(width=128, num_layers=4),
-    language=LanguageShape(width=128, num_layers=4),
+    language=LanguageShape(width=64, num_layers=2),
     objective="attributes+places",
     encoder_steps=2000,
     encoder_batch=64,
-    language_steps=1600,
+    language_steps=3000,
     language_batch=16,
-    stage_steps=(100, 1500, 200),
-    stage_rates=(3e-3, 2e-3, 3e-4),
-    stage_batches=(32, 32, 8),
+    stage_steps=(100, 2200, 1000, 1000, 400),
+    stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, 3e-3, 3e-4),
+    stage_batches=(32, 16, 16, 32, 16),
 )
 SMALLEST = AssetRecipe(
     world=WorldSize(num_scenes=12, views=4, image_size_px=64, workers=1),
@@ -92,9 +92,9 @@ SMALLEST = AssetRecipe(
     encoder_batch=8,
     language_steps=4,
     language_batch=4,
-    stage_steps=(2, 2, 2),
-    stage_rates=(3e-3, 1e-3, 1e-3),
-    stage_batches=(4, 4, 4),
+    stage_steps=(2, 2, 2, 2, 2),
+    stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, 1e-3, 1e-3),
+    stage_batches=(4, 4, 4, 4, 4),
 )
 
 
@@ -117,7 +117,7 @@ def described(recipe: AssetRecipe) -> dict[str, Any]:
     del numbers["world"]["workers"]
     numbers["world"]["variety"] = hashlib.sha256(repr(RICH).encode()).hexdigest()[:16]
     rates = {"encoder_rate": base_encoder.LEARNING_RATE, "language_rate": language_model.LEARNING_RATE}
-    reads = {f"stage{stage}": [" ".join(rows).strip() for rows in data] for stage, data in STAGE_DATA.items()}
+    reads = {run: [" ".join(rows).strip() for rows in data] for run, data in STAGE_DATA.items()}
     return numbers | rates | {"language_window": language_model.LEARNT_TOKENS, "reads": reads}
 
 
@@ -152,7 +152,7 @@ def build(recipe: AssetRecipe, output: Path, work: Path, command_line: str) -> N
     save_vlm(work / "stage3", output / "vlm")
     save_boosted(work / "stage3" / "encoder", output / "base", output / "boosted")
     findings = measure(world.data, output, work)
-    parts = {"base": [base], "language_model": [language], "stage2": runs[:2], "vlm": runs, "boosted": runs}
+    parts = {"base": [base], "language_model": [language], "stage2": runs[:-1], "vlm": runs, "boosted": runs}
     for name in NAMES:
         history = [_history(part) for part in parts[name]]
         leave(output / name, made | {"trained": history} | findings[name])
@@ -193,26 +193,28 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
     from trainers import sft
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    folders = [work / f"stage{stage}" for stage in (1, 2, 3)]
+    folders = [work / run for run in RUNS]
     starts = [["--encoder", str(output / "base"), "--language_model", str(output / "language_model")]]
-    starts += [["--model", str(folder)] for folder in folders[:2]]
-    folder_of = {"": data, "text_only": work / "text_only", "pointing": work / "pointing"}
-    make_variant(data, folder_of["text_only"], "text_only", ("single_view",), recipe.world.workers)
-    make_variant(data, folder_of["pointing"], "pointing", ("grounding",), recipe.world.workers)
-    numbers = zip(starts, folders, recipe.stage_steps, recipe.stage_rates, recipe.stage_batches)
-    for stage, (start, folder, steps, rate, batch) in enumerate(numbers, start=1):
-        names = [f"{folder_of[variant]}:{rows}" for variant, rows in STAGE_DATA[stage]]
-        at_once = min(batch, 8)  # of like length
+    starts += [["--model", str(folder)] for folder in folders[:-1]]
+    folder_of = {"": data}
+    changed = {"text_only": "single_view", "pointing": "grounding", "pointing_turned": "grounding"}
+    for variant, config in changed.items():
+        folder_of[variant] = make_variant(data, work / variant, variant, (config,), recipe.world.workers)
+    numbers = zip(RUNS, starts, folders, recipe.stage_steps, recipe.stage_rates, recipe.stage_batches)
+    for run, start, folder, steps, rate, batch in numbers:
+        names = [f"{folder_of[variant]}:{rows}" for variant, rows in STAGE_DATA[run]]
+        at_once = min(batch, 16)  # of like length
         settings = ["--max_steps", str(steps), "--train_sampling_strategy", "batch_rebalance"]
         settings += ["--per_device_train_batch_size", str(at_once)]
         settings += ["--gradient_accumulation_steps", str(batch // at_once)]
         settings += ["--seed", str(recipe.seed), "--report_to", "none", "--resume_from_checkpoint", "auto"]
         settings += ["--learning_rate", str(rate), "--save_steps", "250"]
-        settings += ["--cache_features", str(work / "features")] if stage < 3 else []
-        arguments = ["--config", os.path.relpath(STAGES / f"stage{stage}.yaml"), *start, "--datasets", *names]
+        settings += ["--cache_features", str(work / "features")] if run != "stage3" else []
+        recipe_of = "stage2" if run in PRACTICES else run
+        arguments = ["--config", os.path.relpath(STAGES / f"{recipe_of}.yaml"), *start, "--datasets", *names]
         code = sft.main([*arguments, "--output_dir", str(folder), *settings])
         if code:
-            raise ValueError(f"Stage {stage} stopped with exit code {code}: run the command again to go on.")
+            raise ValueError(f"{run} stopped with exit code {code}: run the command again to go on.")
     return folders
 
 
@@ -226,8 +228,8 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
     names = list(found)
     scores = {"position": found["position"], "base": found[names[1]], "boosted": found[names[2]]}
     scores["random base"] = found[names[3]]
-    named = ("alignment", "grounding", "multi_view_vqa", "single_view")
-    configs = [config for config in named if any((data / config).glob("test-*.parquet"))]
+    named = ("alignment", "pointing", "grounding", "multi_view_vqa", "single_view")
+    configs = [config for config in named if test_files(data, config)]
     reading = [measure_reading(work / f"stage{n}", data, configs, limit=100) for n in (2, 3)]
     record = read_record(work / "language_model") or {}
     return {

@@ -21,23 +21,32 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from experiments.fitting import command
+from experiments.pointing import pointing
 from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostProcessor
 
 SHOWN = ("own", "other", "none")  # images: of the conversation, of another one with as many, grey
 Sums = dict[str, dict[str, float]]
 
 
+def test_files(data: Path, config: str) -> list[str]:
+    """Of the held-out conversations of a configuration."""
+    folder = data / ("grounding" if config == "pointing" else config)
+    return sorted(map(str, folder.glob("test-*.parquet")))
+
+
 def read_rows(data: Path, config: str, limit: int) -> Dataset:
-    """The first held-out conversations of a configuration.
+    """The first held-out conversations of a configuration; "pointing" is the practice on the images of `grounding`.
 
     Raises:
         ValueError: there are none.
     """
-    files = sorted(map(str, (data / config).glob("test-*.parquet")))
-    if not files:
+    if not (files := test_files(data, config)):
         raise ValueError(f"--configs {config}: {data} has no split test of it; build it with `spatialboost build`.")
-    rows = Dataset.from_parquet(files).cast_column("images", List(Image()))
-    return rows.select(range(min(limit, len(rows))))
+    rows = Dataset.from_parquet(files)
+    rows = rows.select(range(min(limit, len(rows)))).cast_column("images", List(Image(decode=False)))
+    if config == "pointing":
+        rows = Dataset.from_list([pointing(row) for row in rows], features=rows.features)
+    return rows.cast_column("images", List(Image()))
 
 
 def others(rows: Dataset, seed: int = 0) -> list[int]:

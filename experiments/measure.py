@@ -18,7 +18,7 @@ from experiments.workshop import Workshop
 ITEMS = "items.npz"
 READING = "reading.json"
 NUM_READ = 40  # held-out conversations of each
-READ_CONFIGS = ("alignment", "grounding", "single_view")
+READ_CONFIGS = ("alignment", "pointing", "grounding", "single_view")
 DENSE_TASKS = ("depth_linear", "depth_dpt", "segmentation_linear")
 
 
@@ -36,7 +36,7 @@ def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
     inputs = [workshop.make_world(), workshop.arm(base), workshop.arm(arm)]
     words = [word for option, folder in encoders.items() for word in (option, shown(folder))]
     if call == "questions":
-        models = [workshop.stage(2, arm.base), workshop.arm(arm)]
+        models = [workshop.stage2(arm.base), workshop.arm(arm)]
     elif call == "reading":
         models = [workshop.reader(base), workshop.reader(arm)]
     else:
@@ -52,11 +52,11 @@ def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
 
 def measure_stage2(workshop: Workshop) -> Piece:
     """Whether the model that all arms of language start from looks: held-out answers with and without the image."""
-    from experiments.image_reading import measure_reading
+    from experiments.image_reading import measure_reading, test_files
 
-    model, data = workshop.stage(2, "plain"), workshop.places().data
+    model, data = workshop.stage2("plain"), workshop.places().data
     folder = workshop.folder / "measures" / "stage2"
-    configs = [config for config in READ_CONFIGS if any((data / config).glob("test-*.parquet"))]
+    configs = [config for config in READ_CONFIGS if test_files(data, config)]
     words = ["--data", shown(data), "--configs", *configs, "--limit", str(NUM_READ), "--json", shown(folder / READING)]
     command = f"python -m experiments.image_reading {shown(model.folder)} {shlex.join(words)}"
 

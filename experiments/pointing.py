@@ -1,23 +1,41 @@
-"""Practice in pointing, for stage 2 of the miniature: what is at (x, y)? Twelve times about one image.
+"""Practice in pointing, for stage 2 of the miniature: how bright is the image at (x, y), and what is there?
 
-A `grounding` conversation asks that once or twice, which is too seldom for a small language model. Here the things
-whose masks such a row stores are asked about, each any number of times, so that no answer can be copied from another.
-The answer says the point again before it names the thing, so that what is to be looked up stands right before it.
+Stage 3 asks for numbers at points; a small language model learns where to look for them only from very many short
+questions about points, which no `grounding` conversation has. Brightness is such a number, and pixels tell it alone:
+nothing here speaks of depth or size. As it may be asked about any point, and neither the rest of the image nor what
+was said before answers it, a model that does not look at the place cannot learn it. Three quarters of the questions
+are put in one short wording, the easiest to learn from; the others ask as the dialogues ask for depth, or for names.
 """
 
+import io
 import random
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from dataset_builders.grounding_phrasings import GROUNDING_QUESTIONS
 from dataset_builders.phrasings import PREAMBLE
 from dataset_builders.schema import message, opening_parts
 
 Row = dict[str, Any]
-NUM_QUESTIONS = 12
-KIND = "named_point"
+NUM_QUESTIONS = 16
+NEIGHBOURS = 3  # pixels around a point that its brightness is the mean of: a square with sides of 7
+BRIGHTNESS_QUESTIONS = (
+    "How bright is {p}?",
+    "What is the brightness at {p}?",
+    "How bright is the image at {p}?",
+    "Give the brightness value at {p}.",
+    "Estimate the brightness of what is seen at {p}.",
+    "Tell me how bright the surface at {p} is.",
+)
+BRIGHTNESS_ANSWERS = (
+    "{value}.",
+    "The brightness at {p} is {value}.",
+    "At {p} the brightness is {value}.",
+    "The surface at {p} has a brightness of {value}.",
+)
 
 
 def masks_of(row: Row) -> Iterator[tuple[Row, np.ndarray]]:
@@ -31,23 +49,62 @@ def masks_of(row: Row) -> Iterator[tuple[Row, np.ndarray]]:
             yield item, coco.decode(coded).astype(bool)
 
 
-def pointing(row: Row, num_questions: int = NUM_QUESTIONS) -> Row:
-    """A `grounding` row with that many questions about points of its things, in the order of chance."""
+def pointing(row: Row, turned: bool = False, num_questions: int = NUM_QUESTIONS) -> Row:
+    """A `grounding` row with that many questions about points of its image, in the order of chance.
+
+    Args:
+        row: with its image as the bytes of a file.
+        turned: every other image, by chance, has its rows for columns: of an upright room the row alone tells much of
+            the brightness, so that columns are learnt late.
+        num_questions: turns of the conversation.
+    """
     chance = random.Random(f"{row['seed']}:{row['id']}:pointing")
-    things = [(item, np.argwhere(mask)) for item, mask in masks_of(row)]
+    image = Image.open(io.BytesIO(row["images"][0]["bytes"]))
+    masks = list(masks_of(row))
+    if turned and chance.random() < 0.5:
+        image, masks = image.transpose(Image.Transpose.TRANSPOSE), [(item, mask.T) for item, mask in masks]
+        row = row | {"images": [{"bytes": encoded(image), "path": None}]}
+    things = [(item, np.argwhere(mask)) for item, mask in masks]
+    grey = np.asarray(image.convert("L"), np.float32)
     messages: list[Row] = []
     turns: list[Row] = []
     for index in range(1, num_questions + 1):
-        item, pixels = chance.choice(things)
-        v, u = pixels[chance.randrange(len(pixels))]
-        height, width = row["cameras"][0]["height"], row["cameras"][0]["width"]
-        place = f"the point ({(u + 0.5) / width:.3f}, {(v + 0.5) / height:.3f})"
-        question = chance.choice(GROUNDING_QUESTIONS[KIND]).format(p=place)
-        parts = [question] if messages else opening_parts(1, f"\n{PREAMBLE}\n{question}")
-        messages += [message("user", *parts), message("assistant", f"At {place} we see the {item['name']}.")]
+        kind = chance.choices(("plain", "worded", "named_point"), (6, 1, 1))[0]
+        if kind == "named_point":
+            item, pixels = chance.choice(things)
+            v, u = (int(one) for one in chance.choice(pixels))
+            p, answer = _point(u, v, grey), item["name"]
+            question, said = chance.choice(GROUNDING_QUESTIONS[kind]), "At {p} we see the {value}."
+        else:
+            v, u = (chance.randrange(side) for side in grey.shape)
+            p, answer = _point(u, v, grey), f"{brightness(grey, u, v):.1f}"
+            worded = kind == "worded"
+            question = chance.choice(BRIGHTNESS_QUESTIONS) if worded else BRIGHTNESS_QUESTIONS[0]
+            said = chance.choice(BRIGHTNESS_ANSWERS) if worded else BRIGHTNESS_ANSWERS[0]
+        asked = question.format(p=p)
+        parts = [asked] if messages else opening_parts(1, f"\n{PREAMBLE}\n{asked}")
+        messages += [message("user", *parts), message("assistant", said.format(p=p, value=answer))]
         turns.append({
-            "index": index, "level": "grounding", "kind": KIND, "template": KIND, "frame": 0, "value": None,
-            "unit": "", "answer": item["name"], "margin": None, "points": [], "object_ids": [item["id"]],
-            "witness": [],
+            "index": index, "level": "grounding", "kind": kind if kind == "named_point" else "brightness",
+            "template": kind, "frame": 0, "value": None, "unit": "", "answer": answer, "margin": None, "points": [],
+            "object_ids": [], "witness": [],
         })  # fmt: skip
     return row | {"messages": messages, "turns": turns}
+
+
+def encoded(image: Image.Image) -> bytes:
+    """As a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def brightness(grey: np.ndarray, u: int, v: int) -> float:
+    """Mean around a pixel of a grey image (H, W) of 0 to 255, from 0 for black to 9.9 for white."""
+    around = grey[max(0, v - NEIGHBOURS) : v + NEIGHBOURS + 1, max(0, u - NEIGHBOURS) : u + NEIGHBOURS + 1]
+    return 9.9 * float(around.mean()) / 255
+
+
+def _point(u: int, v: int, grey: np.ndarray) -> str:
+    height, width = grey.shape
+    return f"the point ({(u + 0.5) / width:.3f}, {(v + 0.5) / height:.3f})"

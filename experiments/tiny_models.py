@@ -8,10 +8,13 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel, PreTrainedTokenizerFast, Qwen3Config
 from transformers import Qwen3ForCausalLM as LanguageModel
 
-# The three decimals of a coordinate are one piece (a 64 px image has 64 of them), a digit before a point is one with
-# its bracket or space, any other digit stands alone: "(0.398, 0.695)" is read as "(0.", "398", ", 0.", "695", ")".
+# A coordinate is two pieces, its tenth with the bracket or comma before it (so that the tenths of x and y differ) and
+# the rest: "(0.398, 0.695)" is read as "(0.3", "98", ", 0.6", "95", ")", and a small model learns places from the few
+# tenths. Elsewhere a digit before a decimal point is one piece with the point, any other digit stands alone.
 # Qwen3, not Qwen2: transformers would load a Qwen2 with Qwen's own pieces, whatever the tokenizer's file says.
-PIECES = r"(?<=\(0\.|, 0\.)\d{3}|[ ,(]*\d\.(?=\d)|\d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
+PIECES = (
+    r" ?\(0\.\d(?=\d\d,)|, 0\.\d(?=\d\d\))|(?<=0\.\d)\d\d(?=[,)])|[ ,(]*\d\.(?=\d)|\d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"
+)
 
 
 def save_tiny_encoder(

@@ -43,7 +43,8 @@ class Variant:
         without, only: levels of turns that are left out, or the ones that are kept; "" = all are kept.
         other_images: every conversation is put under the images of another scene: the same texts, wrong answers.
         no_images: the texts alone.
-        practice: instead of a grounding conversation, what is at points of its things (`experiments.pointing`).
+        practice: instead of a grounding conversation, short questions about points (`experiments.pointing`).
+        turned: half of the images of the practice are mirrored about their diagonal.
     """
 
     description: str
@@ -53,6 +54,7 @@ class Variant:
     other_images: bool = False
     no_images: bool = False
     practice: bool = False
+    turned: bool = False
 
 
 VARIANTS = {
@@ -65,7 +67,8 @@ VARIANTS = {
     "captions_only": Variant("caption turns only", only="caption"),
     "shuffled_answers": Variant("every conversation under the images of another scene", other_images=True),
     "text_only": Variant("the texts without their images", no_images=True),
-    "pointing": Variant("what is at twelve points of things", practice=True),
+    "pointing": Variant("how bright the image is at points, and what is there", practice=True),
+    "pointing_turned": Variant("the same, with columns for rows in half of the images", practice=True, turned=True),
 }
 
 
@@ -120,7 +123,7 @@ def changed_rows(rows: list[Row], variant: Variant, workers: int = 1) -> list[Ro
     if variant.no_images:
         return [without_images(row) for row in rows]
     if variant.practice:
-        return [pointing(row) for row in rows]
+        return [pointing(row, variant.turned) for row in rows]
     if workers == 1:
         changed = [reworded(variant, row) for row in rows]
     else:

@@ -12,7 +12,7 @@ from experiments.arms import BASELINES, Arm
 from experiments.base_encoder import train_base_encoder
 from experiments.language_model import train_language_model
 from experiments.pieces import Ledger, Piece, device, remove_checkpoints, run_verb, shown, typed
-from experiments.presets import STAGE_DATA, Preset
+from experiments.presets import PRACTICE_RATE, PRACTICES, RUNS, STAGE_DATA, Preset
 from experiments.variants import make_variant
 from experiments.world import World, make_world
 from trainers.run_record import read_record
@@ -108,15 +108,24 @@ class Workshop:
             ),
         )
 
-    def stage(self, number: int, kind: str) -> Piece:
-        """Stage 1 or 2 with the base encoder of a kind, shared by all arms; stage 2 of the plain one is an asset."""
-        if number == 2 and kind == "plain" and (shipped := self._asset("stage2")):
+    def stage2(self, kind: str) -> Piece:
+        """The model after stage 2 with the base encoder of a kind, shared by all arms; the plain one's is an asset.
+
+        Where it is, that of another encoder starts from it, with its encoder exchanged: a language model that knows
+        how to look learns to read the other encoder.
+        """
+        folder, shipped = self.folder / kind, self._asset("stage2")
+        if shipped and kind == "plain":
             return shipped
-        if number == 1:
-            start = {"--encoder": self.base(kind), "--language_model": self.language_model()}
+        if shipped:
+            model = self._with_encoder(shipped, self.base(kind), folder / "start")
         else:
-            start = {"--model": self.stage(1, kind)}
-        return self._train(self.folder / kind / f"stage{number}", f"stage{number}", start, self._stage_data(number))
+            start = {"--encoder": self.base(kind), "--language_model": self.language_model()}
+            model = self._train(folder / "stage1", "stage1", start, self._data("stage1"))
+            rate = ["--learning_rate", f"{PRACTICE_RATE:g}"]
+            for run in PRACTICES:
+                model = self._train(folder / run, run, {"--model": model}, self._data(run), rate)
+        return self._train(folder / "stage2", "stage2", {"--model": model}, self._data("stage2"))
 
     def arm(self, arm: Arm) -> Piece:
         """The run of an arm; its encoder is at `encoder_of`."""
@@ -129,7 +138,7 @@ class Workshop:
         if arm.learns_from in BASELINES:
             words = ["--objective", arm.learns_from, *rate]
             return self._train(folder, "baseline", {"--encoder": self.base(arm.base)}, self._arm_data(arm), words)
-        start = {"--model": self.stage(2, arm.base)}
+        start = {"--model": self.stage2(arm.base)}
         return self._train(folder, "stage3", start, self._arm_data(arm), [*rate, *arm.settings])
 
     def reader(self, arm: Arm) -> Piece:
@@ -137,15 +146,18 @@ class Workshop:
 
         As the paper measures its encoders by ScanQA: what a language model can answer from them.
         """
-        folder, stage2, encoder = self.folder / "readers" / arm.name, self.stage(2, "plain"), self._encoder_piece(arm)
-        start = folder / "start"
-        command = f"# {shown(stage2.folder)} with the encoder {shown(encoder.folder)}"
-        joined = self.ledger.do(
-            start, command, [stage2, encoder], lambda: exchange_encoder(stage2.folder, encoder.folder, start)
-        )
+        folder = self.folder / "readers" / arm.name
+        joined = self._with_encoder(self.stage2("plain"), self._encoder_piece(arm), folder / "start")
         dialogues = f"{shown(self.places().data)}:single_view:train"
-        data = [*self._stage_data(2), dialogues]
+        data = [*self._data("stage2"), dialogues]
         return self._train(folder / "stage2", "stage2", {"--model": joined}, data)
+
+    def _with_encoder(self, model: Piece, encoder: Piece, folder: Path) -> Piece:
+        """A vision-language model with another encoder of the same width in its place."""
+        command = f"# {shown(model.folder)} with the encoder {shown(encoder.folder)}"
+        return self.ledger.do(
+            folder, command, [model, encoder], lambda: exchange_encoder(model.folder, encoder.folder, folder)
+        )
 
     def encoder_of(self, arm: Arm) -> Path:
         """The folder of an arm's encoder."""
@@ -156,13 +168,13 @@ class Workshop:
         return Piece(piece.folder / "encoder", piece.key) if arm.learns_from else piece
 
     def _train(
-        self, folder: Path, recipe: str, start: dict[str, Piece], data: list[str], words: list[str] | None = None
+        self, folder: Path, run: str, start: dict[str, Piece], data: list[str], words: list[str] | None = None
     ) -> Piece:
-        """One run of `spatialboost train`."""
+        """One run of `spatialboost train`: one of `RUNS`, or "baseline", which takes as many steps as stage 3."""
         from trainers import sft
 
-        stage = int(recipe.removeprefix("stage")) if recipe.startswith("stage") else 3
-        steps = self.preset.stage_steps[stage - 1]
+        recipe = "stage2" if run in PRACTICES else run
+        steps = self.preset.stage_steps[RUNS.index("stage3" if run == "baseline" else run)]
         argv = ["--config", shown(RECIPES / f"{recipe}.yaml")]
         argv += [word for option, piece in start.items() for word in (option, shown(piece.folder))]
         argv += ["--datasets", *data, *(words or []), "--output_dir", shown(folder), "--max_steps", str(steps)]
@@ -178,10 +190,10 @@ class Workshop:
 
         return self.ledger.do(folder, typed("train", argv), [self.make_world(), *start.values()], work)
 
-    def _stage_data(self, number: int) -> list[str]:
-        """The entries of `--datasets` of stage 1 or 2; of the smallest worlds all rows, for a share may be none."""
+    def _data(self, run: str) -> list[str]:
+        """The entries of `--datasets` of a run; of the smallest worlds all rows, for a share may be none."""
         entries = []
-        for variant, rows in STAGE_DATA[number]:
+        for variant, rows in STAGE_DATA[run]:
             config = rows.split(":")[0]
             if (place := self.places().data / config).is_dir():
                 chosen = rows if num_rows(place) >= FEW_ROWS else f"{config}:train"

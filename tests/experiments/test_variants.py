@@ -1,14 +1,18 @@
 """Changed conversations: as the builder itself would have worded them, valid, with the wrong images where asked."""
 
+import io
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
-from datasets import Dataset, Image, List, load_dataset
+from datasets import Dataset, List, load_dataset
+from datasets import Image as ImageColumn
+from PIL import Image
 
 from dataset_builders.phrasings import RECALL
 from dataset_builders.schema import validate
-from experiments.pointing import masks_of
+from experiments.pointing import NUM_QUESTIONS, masks_of
 from experiments.variants import VARIANTS, changed_rows, make_variant, scene_of, with_other_images, worded_again
 from tests.commands import build
 from trainers.data import load_training_data
@@ -30,7 +34,11 @@ def built(tmp_path_factory):
 
 def rows_of(folder, config):
     files = sorted(str(file) for file in (folder / config).glob("train-*.parquet"))
-    return list(Dataset.from_parquet(files).cast_column("images", List(Image(decode=False))))
+    return list(Dataset.from_parquet(files).cast_column("images", List(ImageColumn(decode=False))))
+
+
+def grey_of(row):
+    return np.asarray(Image.open(io.BytesIO(row["images"][0]["bytes"])).convert("L"), float)
 
 
 def texts(row):
@@ -96,7 +104,7 @@ def test_the_trainers_read_a_variant_and_it_is_made_once(built, tmp_path):
     rows, sources = load_training_data([f"{folder}:single_view:train[:2]", f"{folder}:multi_view"])
     assert sources[0].rows == 2 and len(rows) == sources[0].rows + sources[1].rows
     assert {len(row["messages"]) for row in rows} == {4}
-    assert load_dataset(str(folder), "multi_view", split="train").features["images"] == List(Image())
+    assert load_dataset(str(folder), "multi_view", split="train").features["images"] == List(ImageColumn())
     written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
     make_variant(built / "forward", folder, "captions_only", CONFIGS)
     assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
@@ -111,21 +119,36 @@ def test_what_cannot_be_changed_is_refused(built, tmp_path):
         worded_again(rows_of(built / "forward", "multi_view_vqa")[0], "forward")
 
 
-def test_practice_asks_what_is_at_points_of_things_and_answers_by_their_masks(built, tmp_path):
-    folder = make_variant(built / "forward", tmp_path, "pointing", ("grounding",))
+@pytest.mark.parametrize("variant", ["pointing", "pointing_turned"])
+def test_practice_asks_about_points_and_answers_by_pixels_and_masks(built, tmp_path, variant):
+    folder = make_variant(built / "forward", tmp_path, variant, ("grounding",))
     old, new = rows_of(built / "forward", "grounding"), rows_of(folder, "grounding")
     assert len(new) == len(old) > 2
-    seen = Counter()
+    names, values, turned = Counter(), Counter(), []
     for before, row in zip(old, new):
-        names = {item["id"]: item["name"] for item in row["objects"]}
-        masks = {names[item["id"]]: mask for item, mask in masks_of(row)}
-        assert row["images"] == before["images"] and len(row["turns"]) == 12 == len(row["messages"]) / 2
+        masks = {item["name"]: mask for item, mask in masks_of(row)}
+        upright, grey = grey_of(before), grey_of(row)
+        turned.append(not np.array_equal(grey, upright))
+        if turned[-1]:
+            masks = {thing: mask.T for thing, mask in masks.items()}
+            np.testing.assert_array_equal(grey, upright.T)
+        height, width = grey.shape
+        assert len(row["turns"]) == NUM_QUESTIONS == len(row["messages"]) / 2
         for asked, told in zip(row["messages"][::2], row["messages"][1::2]):
-            question, answer = asked["content"][-1]["text"], told["content"][0]["text"]
-            (place,) = re.findall(r"the point \((0\.\d{3}), (0\.\d{3})\)", question.split("camera.\n")[-1])
-            name = re.fullmatch(rf"At the point \({place[0]}, {place[1]}\) we see the (.+)\.", answer).group(1)
-            height, width = masks[name].shape
-            assert masks[name][int(float(place[1]) * height), int(float(place[0]) * width)]
-            seen[name] += 1
-    assert len(seen) > 3  # different things are asked about
+            question, answer = asked["content"][-1]["text"].split("camera.\n")[-1], told["content"][0]["text"]
+            ((x, y),) = re.findall(r"the point \((0\.\d{3}), (0\.\d{3})\)", question)
+            u, v = int(float(x) * width), int(float(y) * height)
+            assert f"({x}, {y})" in answer or "point" not in answer
+            if "bright" in question:
+                value = float(re.search(r"(\d\.\d)\.$", answer).group(1))
+                around = grey[max(0, v - 3) : v + 4, max(0, u - 3) : u + 4]
+                assert value == pytest.approx(around.mean() / 255 * 9.9, abs=0.051)
+                values[value] += 1
+            else:
+                name = re.search(r"we see the (.+)\.$", answer).group(1)
+                assert masks[name][v, u]
+                names[name] += 1
+    assert len(names) > 3 and len(values) > 10
+    assert {*turned} == ({False, True} if variant == "pointing_turned" else {False}), turned
+    assert sum(values.values()) > 2 * sum(names.values())
     assert load_training_data([f"{folder}:grounding:train"])
