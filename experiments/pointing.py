@@ -59,7 +59,7 @@ def pointing(row: Row, turned: bool = False, num_questions: int = NUM_QUESTIONS)
         num_questions: turns of the conversation.
     """
     chance = random.Random(f"{row['seed']}:{row['id']}:pointing")
-    image = Image.open(io.BytesIO(row["images"][0]["bytes"]))
+    image: Image.Image = Image.open(io.BytesIO(row["images"][0]["bytes"]))
     masks = list(masks_of(row))
     if turned and chance.random() < 0.5:
         image, masks = image.transpose(Image.Transpose.TRANSPOSE), [(item, mask.T) for item, mask in masks]
