@@ -29,7 +29,7 @@ from experiments.base_encoder import EncoderShape, train_base_encoder
 from experiments.fitting import command, hardware
 from experiments.image_reading import measure_reading, test_files
 from experiments.language_model import LanguageShape, train_language_model
-from experiments.presets import PRACTICE_RATE, PRACTICES, RUNS, STAGE_DATA
+from experiments.presets import PRACTICE_RATE, PRACTICES, PROJECTOR_RATE, RUNS, STAGE_DATA
 from experiments.ridge_probe import is_admitted, probe
 from experiments.variants import make_variant
 from experiments.world import WorldSize, make_world
@@ -79,7 +79,7 @@ SHIPPED = AssetRecipe(
     encoder_batch=64,
     language_steps=3000,
     language_batch=16,
-    stage_steps=(100, 2200, 1000, 1000, 400),
+    stage_steps=(100, 2200, 1000, 800, 400),
     stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, 3e-3, 3e-4),
     stage_batches=(32, 16, 16, 32, 16),
 )
@@ -118,6 +118,7 @@ def described(recipe: AssetRecipe) -> dict[str, Any]:
     numbers["world"]["variety"] = hashlib.sha256(repr(RICH).encode()).hexdigest()[:16]
     rates = {"encoder_rate": base_encoder.LEARNING_RATE, "language_rate": language_model.LEARNING_RATE}
     reads = {run: [" ".join(rows).strip() for rows in data] for run, data in STAGE_DATA.items()}
+    rates["stage3_projector_rate"] = PROJECTOR_RATE
     return numbers | rates | {"language_window": language_model.LEARNT_TOKENS, "reads": reads}
 
 
@@ -197,9 +198,8 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
     starts = [["--encoder", str(output / "base"), "--language_model", str(output / "language_model")]]
     starts += [["--model", str(folder)] for folder in folders[:-1]]
     folder_of = {"": data}
-    changed = {"text_only": "single_view", "pointing": "grounding", "pointing_turned": "grounding"}
-    for variant, config in changed.items():
-        folder_of[variant] = make_variant(data, work / variant, variant, (config,), recipe.world.workers)
+    for variant in ("pointing", "pointing_turned"):
+        folder_of[variant] = make_variant(data, work / variant, variant, ("grounding",), recipe.world.workers)
     numbers = zip(RUNS, starts, folders, recipe.stage_steps, recipe.stage_rates, recipe.stage_batches)
     for run, start, folder, steps, rate, batch in numbers:
         names = [f"{folder_of[variant]}:{rows}" for variant, rows in STAGE_DATA[run]]
@@ -210,6 +210,7 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
         settings += ["--seed", str(recipe.seed), "--report_to", "none", "--resume_from_checkpoint", "auto"]
         settings += ["--learning_rate", str(rate), "--save_steps", "250"]
         settings += ["--cache_features", str(work / "features")] if run != "stage3" else []
+        settings += ["--projector_learning_rate", str(PROJECTOR_RATE)] if run == "stage3" else []
         recipe_of = "stage2" if run in PRACTICES else run
         arguments = ["--config", os.path.relpath(STAGES / f"{recipe_of}.yaml"), *start, "--datasets", *names]
         code = sft.main([*arguments, "--output_dir", str(folder), *settings])

@@ -8,12 +8,15 @@ from experiments.world import WorldSize
 
 RUNS = ("stage1", "practice", "practice_turned", "stage2", "stage3")  # of `spatialboost train`
 PRACTICES = ("practice", "practice_turned")  # stage 2's recipe on short questions
+PROJECTOR_RATE = 3e-4  # in stage 3
 PRACTICE_RATE = 1e-2  # of learning; at a third of it a small language model takes several times as long to look
 
 # What each run reads: variant ("" = as built), and configuration with its rows. Stage 2 begins with nothing but short
 # questions about points, for among longer texts a small language model does not learn to look at places; and with half
 # of the images turned, for in upright rooms rows tell so much that it does not learn to use columns. Then it has
-# everything, and some of stage 3's dialogues without their images, so that it goes on to know how they speak.
+# everything, and some of stage 3's dialogues: it answers them as well as the frozen encoder lets it, and what stage 3
+# can still gain is the encoder's. A model that has not met them takes brightness for depth, and stage 3 then begins
+# by blinding the projector.
 STAGE_DATA = {
     "stage1": (("", "alignment:train"),),
     "practice": (("pointing", "grounding:train"),),
@@ -23,7 +26,8 @@ STAGE_DATA = {
         ("pointing", "grounding:train"),
         ("", "grounding:train[:30%]"),
         ("", "multi_view_vqa:train[:5%]"),
-        ("text_only", "single_view:train[:5%]"),
+        ("", "single_view:train[:30%]"),
+        ("", "multi_view:train[:10%]"),
     ),
     "stage3": (("", "single_view:train"), ("", "multi_view:train")),
 }

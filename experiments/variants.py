@@ -42,7 +42,6 @@ class Variant:
         order: of the turns; None = as they are.
         without, only: levels of turns that are left out, or the ones that are kept; "" = all are kept.
         other_images: every conversation is put under the images of another scene: the same texts, wrong answers.
-        no_images: the texts alone.
         practice: instead of a grounding conversation, short questions about points (`experiments.pointing`).
         turned: half of the images of the practice are mirrored about their diagonal.
     """
@@ -52,7 +51,6 @@ class Variant:
     without: str = ""
     only: str = ""
     other_images: bool = False
-    no_images: bool = False
     practice: bool = False
     turned: bool = False
 
@@ -66,7 +64,6 @@ VARIANTS = {
     "without_captions": Variant("without caption turns", without="caption"),
     "captions_only": Variant("caption turns only", only="caption"),
     "shuffled_answers": Variant("every conversation under the images of another scene", other_images=True),
-    "text_only": Variant("the texts without their images", no_images=True),
     "pointing": Variant("how bright the image is at points, and what is there", practice=True),
     "pointing_turned": Variant("the same, with columns for rows in half of the images", practice=True, turned=True),
 }
@@ -120,8 +117,6 @@ def changed_rows(rows: list[Row], variant: Variant, workers: int = 1) -> list[Ro
     """
     if variant.other_images:
         return with_other_images(rows)
-    if variant.no_images:
-        return [without_images(row) for row in rows]
     if variant.practice:
         return [pointing(row, variant.turned) for row in rows]
     if workers == 1:
@@ -228,14 +223,6 @@ def with_other_images(rows: list[Row]) -> list[Row]:
     """
     donors = list(_donors(rows))
     return [row | {"images": rows[donor]["images"]} for row, donor in zip(rows, donors)]
-
-
-def without_images(row: Row) -> Row:
-    """A conversation as text alone, with all its words."""
-    spoken = [
-        one | {"content": [part for part in one["content"] if part["type"] == "text"]} for one in row["messages"]
-    ]
-    return row | {"images": [], "messages": spoken}
 
 
 def scene_of(row: Row) -> str:

@@ -9,7 +9,7 @@ from experiments import aims, findings, workshop
 from experiments.arms import ARMS, CONTROLS
 from experiments.measure import Reading, applies
 from experiments.pieces import MARKER, Ledger, OutOfBudget, Piece, run_verb
-from experiments.presets import PRESETS
+from experiments.presets import PRACTICES, PRESETS
 from experiments.table_report import draw, render_markdown
 from experiments.tables import CALLS, MEASURES, TABLES
 from trainers import sft
@@ -198,13 +198,17 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
     for arm in ARMS.values():
         shop.arm(arm)
     shop.reader(ARMS["point_decoder"])
-    stage2 = said[str(tmp_path / "root/seed0/plain/stage2")][0]
-    assert stage2.datasets[-1].endswith("variants/text_only:single_view:train[:5%]") and len(stage2.datasets) == 5
+    stage2, settings = said[str(tmp_path / "root/seed0/plain/stage2")]
+    assert stage2.datasets[-1] == f"{data}:multi_view:train[:10%]" and len(stage2.datasets) == 6
+    (practice, taken), (turned, _) = (said[str(tmp_path / f"root/seed0/plain/{run}")] for run in PRACTICES)
+    assert practice.datasets == [f"{tmp_path / 'root/variants/pointing'}:grounding:train"]
+    assert turned.model.endswith("plain/practice") and stage2.model.endswith("plain/practice_turned")
+    assert taken.max_steps == preset.stage_steps[1] and settings.max_steps == preset.stage_steps[3]
     trained = {name.rsplit("/arms/")[1]: both for name, both in said.items() if "/arms/" in name}
     assert trained.keys() == {arm.name for arm in ARMS.values() if arm.learns_from}
     steps = {training.max_steps for _, training in trained.values()}
     batches = {training.per_device_train_batch_size for _, training in trained.values()}
-    assert (steps, batches) == ({preset.stage_steps[2]}, {preset.batch_size})  # equal budgets
+    assert (steps, batches) == ({preset.stage_steps[-1]}, {preset.batch_size})  # equal budgets
     assert trained["data_25"][0].datasets[0].endswith(":single_view:train[:20]")
     assert "variants/shuffled_answers:multi_view" in trained["shuffled_answers"][0].datasets[1]
     assert trained["upper_half"][0].boosted_layers == [3, 4, 5] and trained["alpha_head"][0].alpha_sharing == "head"

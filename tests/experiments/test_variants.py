@@ -18,7 +18,7 @@ from tests.commands import build
 from trainers.data import load_training_data
 
 CONFIGS = ("single_view", "multi_view")
-WORDED = [name for name, one in VARIANTS.items() if not (one.other_images or one.no_images or one.practice)]
+WORDED = [name for name, one in VARIANTS.items() if not (one.other_images or one.practice)]
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +88,6 @@ def test_shuffled_answers_keep_every_text_and_image_under_another_scene(built):
         assert scene_by_image[row["images"][0]["bytes"]] != scene_of(row)
     with pytest.raises(ValueError, match="are of one scene: build more scenes"):
         with_other_images([row for row in rows if scene_of(row) == scene_of(rows[0])])
-
-
-def test_text_alone_keeps_every_word_and_stage_2_reads_it_beside_images(built, tmp_path):
-    folder = make_variant(built / "forward", tmp_path / "text", "text_only", ("single_view",))
-    changed = rows_of(folder, "single_view")
-    assert [texts(row) for row in changed] == [texts(row) for row in rows_of(built / "forward", "single_view")]
-    assert all(row["images"] == [] for row in changed)
-    rows, sources = load_training_data([f"{folder}:single_view", f"{built / 'forward'}:multi_view"])
-    assert len(rows) == sum(source.rows for source in sources)
 
 
 def test_the_trainers_read_a_variant_and_it_is_made_once(built, tmp_path):
