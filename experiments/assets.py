@@ -32,6 +32,7 @@ from experiments.language_model import LanguageShape, train_language_model
 from experiments.presets import PRACTICE_RATE, PRACTICES, PROJECTOR_RATE, RUNS, STAGE_DATA
 from experiments.ridge_probe import is_admitted, probe
 from experiments.variants import make_variant
+from experiments.workshop import entries_of
 from experiments.world import WorldSize, make_world
 from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostModel, SpatialBoostProcessor
 from trainers.run_record import git_commit, package_versions, read_record, write_record
@@ -197,12 +198,13 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
     folders = [work / run for run in RUNS]
     starts = [["--encoder", str(output / "base"), "--language_model", str(output / "language_model")]]
     starts += [["--model", str(folder)] for folder in folders[:-1]]
-    folder_of = {"": data}
-    for variant in ("pointing", "pointing_turned"):
-        folder_of[variant] = make_variant(data, work / variant, variant, ("grounding",), recipe.world.workers)
+
+    def folder_of(variant: str, config: str) -> Path:
+        return make_variant(data, work / variant, variant, (config,), recipe.world.workers) if variant else data
+
     numbers = zip(RUNS, starts, folders, recipe.stage_steps, recipe.stage_rates, recipe.stage_batches)
     for run, start, folder, steps, rate, batch in numbers:
-        names = [f"{folder_of[variant]}:{rows}" for variant, rows in STAGE_DATA[run]]
+        names = entries_of(run, data, folder_of)
         at_once = min(batch, 16)  # of like length
         settings = ["--max_steps", str(steps), "--train_sampling_strategy", "batch_rebalance"]
         settings += ["--per_device_train_batch_size", str(at_once)]

@@ -5,6 +5,7 @@ Every run is a command of `spatialboost`, printed as one would type it; what is 
 
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,14 +193,8 @@ class Workshop:
         return self.ledger.do(folder, typed("train", argv), [self.make_world(), *start.values()], work)
 
     def _data(self, run: str) -> list[str]:
-        """The entries of `--datasets` of a run; of the smallest worlds all rows, for a share may be none."""
-        entries = []
-        for variant, rows in STAGE_DATA[run]:
-            config = rows.split(":")[0]
-            if (place := self.places().data / config).is_dir():
-                chosen = rows if num_rows(place) >= FEW_ROWS else f"{config}:train"
-                entries.append(f"{shown(self._variant(variant, (config,)))}:{chosen}")
-        return entries
+        """The entries of `--datasets` of a run."""
+        return entries_of(run, self.places().data, lambda variant, config: self._variant(variant, (config,)))
 
     def _arm_data(self, arm: Arm) -> list[str]:
         """The entries of `--datasets` of an arm: the world's own, a variant's, or the first rows of them."""
@@ -243,6 +238,23 @@ class Workshop:
 
         command = f"# the architecture of {shown(base.folder)} with new weights, seed {1000 + self.seed}"
         return self.ledger.do(folder, command, [base], work)
+
+
+def entries_of(run: str, data: Path, folder_of: Callable[[str, str], Path]) -> list[str]:
+    """The entries of `--datasets` of one of `RUNS`; of the smallest worlds all rows, for a share may be none.
+
+    Args:
+        run: key of `STAGE_DATA`.
+        data: of the world; configurations that it has not are left out.
+        folder_of: variant ("" = as built) and configuration -> the data set that holds both.
+    """
+    entries = []
+    for variant, rows in STAGE_DATA[run]:
+        config = rows.split(":")[0]
+        if (place := data / config).is_dir():
+            chosen = rows if num_rows(place) >= FEW_ROWS else f"{config}:train"
+            entries.append(f"{shown(folder_of(variant, config))}:{chosen}")
+    return entries
 
 
 def exchange_encoder(vlm: Path, encoder: Path, folder: Path) -> None:
