@@ -148,12 +148,13 @@ def mean_gain(
 
 
 def _highest(claim: str, arms: Arms, name: str, others: tuple[str, ...]) -> Aim:
-    """The arm has the largest mean improvement over the base."""
+    """The arm has the largest mean improvement over the base, and does improve."""
     gains = {one: mean_gain(arms, one) for one in (name, *others)}
     if None in gains.values():
         return Aim(claim, "not measured", None)
     told = ", ".join(f"{arms[one]['label']} {gain:+.1f} %" for one, gain in gains.items())
-    return Aim(claim, f"mean improvement over the base: {told}", gains[name] == max(gains.values()))  # type: ignore
+    met = 0 < gains[name] == max(gains.values())  # type: ignore
+    return Aim(claim, f"mean improvement over the base: {told}", met)
 
 
 def _mean(arms: Arms, name: str, measure: str) -> float | None:

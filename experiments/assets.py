@@ -1,6 +1,6 @@
 r"""The small models that come with the code: a base encoder, a language model, and what the three stages make of them.
 
-    python -m experiments.assets                    # rebuilds them all in experiments/assets: 90 minutes on a CPU
+    python -m experiments.assets                    # rebuilds them all in experiments/assets: an hour on a CPU
     python -m experiments.assets --smallest --output outputs/assets-smallest      # to see that it runs: minutes
     spatialboost boost experiments/assets/base --adapter experiments/assets/boosted --output outputs/boosted
 

@@ -110,6 +110,9 @@ def test_claims_are_judged_by_what_was_found(folders, monkeypatch):
     assert aims.language_beats_every_head(arms).met is False
     del arms["mask_decoder"]["measures"]["depth"]
     assert aims.language_beats_every_head(arms).met is None
+    lost = {name: {"label": name, "measures": {"depth": {"mean": mean}}} for name, mean in zip("abc", (1.0, 1.1, 1.2))}
+    monkeypatch.setattr(aims, "mean_gain", lambda arms, name: 1 - arms[name]["measures"]["depth"]["mean"])
+    assert aims._highest("-", lost, "b", ("c",)).met is False  # less bad than another is no help
 
 
 def test_a_weak_base_is_labelled(tmp_path, monkeypatch):
