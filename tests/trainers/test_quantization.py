@@ -20,7 +20,7 @@ from trainers.trainer import StageTrainer
 
 pytest.importorskip("bitsandbytes")
 # largest relative difference of the loss, smallest cosine of gradients; measured 2e-4 and 0.995, 6e-5 and 0.99996
-BOUNDS = {"4bit": (0.01, 0.99), "8bit": (0.003, 0.999)}
+BOUNDS = {"4bit": (0.01, 0.98), "8bit": (0.003, 0.999)}
 
 
 @pytest.fixture(scope="module")
