@@ -174,14 +174,15 @@ def dense_record(scene: Scene) -> Record:
         classes = np.full(view.depth_m.shape, IGNORED_CLASS, dtype=np.uint8)
     return {
         "image": spatial_reasoning.encoded_image(view),
-        "depth": _png(millimetres),
-        "segmentation": _png(classes),
+        "depth": png(millimetres),
+        "segmentation": png(classes),
         "intrinsics": {name: float(value) for name, value in vars(view.intrinsics).items()},
         "id": scene.id,
     }
 
 
-def _png(array: np.ndarray) -> dict[str, Any]:
+def png(array: np.ndarray) -> dict[str, Any]:
+    """An image, (H, W) or (H, W, 3), as `datasets.Image` stores it."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": None}

@@ -27,12 +27,13 @@ from experiments import base_encoder, language_model
 from experiments.asset_cards import card
 from experiments.base_encoder import EncoderShape, train_base_encoder
 from experiments.fitting import command, hardware
-from experiments.image_reading import measure_reading, test_files
+from experiments.image_reading import held_out_files, measure_reading
 from experiments.language_model import LanguageShape, train_language_model
-from experiments.presets import PRACTICE_RATE, PRACTICES, PROJECTOR_RATE, RUNS, STAGE_DATA
+from experiments.pointing import NUM_QUESTIONS
+from experiments.presets import PRACTICE_RATE, PROJECTOR_RATE, RUNS, STAGE_DATA
 from experiments.ridge_probe import is_admitted, probe
 from experiments.variants import make_variant
-from experiments.workshop import entries_of
+from experiments.workshop import entries_of, recipe_of
 from experiments.world import WorldSize, make_world
 from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostModel, SpatialBoostProcessor
 from trainers.run_record import git_commit, package_versions, read_record, write_record
@@ -40,7 +41,6 @@ from trainers.run_record import git_commit, package_versions, read_record, write
 ASSETS = Path(__file__).parent / "assets"
 NAMES = ("base", "language_model", "stage2", "vlm", "boosted")
 LARGEST_BYTES = 20_000_000  # of all weights together
-STAGES = Path(__file__).resolve().parent.parent / "trainers" / "recipes" / "smoke"
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,12 @@ def described(recipe: AssetRecipe) -> dict[str, Any]:
     del numbers["world"]["workers"]
     numbers["world"]["variety"] = hashlib.sha256(repr(RICH).encode()).hexdigest()[:16]
     rates = {"encoder_rate": base_encoder.LEARNING_RATE, "language_rate": language_model.LEARNING_RATE}
-    reads = {run: [" ".join(rows).strip() for rows in data] for run, data in STAGE_DATA.items()}
     rates["stage3_projector_rate"] = PROJECTOR_RATE
-    return numbers | rates | {"language_window": language_model.LEARNT_TOKENS, "reads": reads}
+    language: dict[str, Any] = {"language_window": language_model.LEARNT_TOKENS}
+    language |= {"near_tokens": language_model.NEAR_TOKENS}
+    language |= {"initial_scale": language_model.INITIAL_SCALE, "practice_questions": NUM_QUESTIONS}
+    reads = {run: [" ".join(rows).strip() for rows in data] for run, data in STAGE_DATA.items()}
+    return numbers | rates | language | {"reads": reads}
 
 
 def build(recipe: AssetRecipe, output: Path, work: Path, command_line: str) -> None:
@@ -213,8 +216,7 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
         settings += ["--learning_rate", str(rate), "--save_steps", "250"]
         settings += ["--cache_features", str(work / "features")] if run != "stage3" else []
         settings += ["--projector_learning_rate", str(PROJECTOR_RATE)] if run == "stage3" else []
-        recipe_of = "stage2" if run in PRACTICES else run
-        arguments = ["--config", os.path.relpath(STAGES / f"{recipe_of}.yaml"), *start, "--datasets", *names]
+        arguments = ["--config", os.path.relpath(recipe_of(run)), *start, "--datasets", *names]
         code = sft.main([*arguments, "--output_dir", str(folder), *settings])
         if code:
             raise ValueError(f"{run} stopped with exit code {code}: run the command again to go on.")
@@ -232,7 +234,7 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
     scores = {"position": found["position"], "base": found[names[1]], "boosted": found[names[2]]}
     scores["random base"] = found[names[3]]
     named = ("alignment", "pointing", "grounding", "multi_view_vqa", "single_view")
-    configs = [config for config in named if test_files(data, config)]
+    configs = [config for config in named if held_out_files(data, config)]
     reading = [measure_reading(work / f"stage{n}", data, configs, limit=100) for n in (2, 3)]
     record = read_record(work / "language_model") or {}
     return {

@@ -28,7 +28,7 @@ SHOWN = ("own", "other", "none")  # images: of the conversation, of another one 
 Sums = dict[str, dict[str, float]]
 
 
-def test_files(data: Path, config: str) -> list[str]:
+def held_out_files(data: Path, config: str) -> list[str]:
     """Of the held-out conversations of a configuration."""
     folder = data / ("grounding" if config == "pointing" else config)
     return sorted(map(str, folder.glob("test-*.parquet")))
@@ -40,7 +40,7 @@ def read_rows(data: Path, config: str, limit: int) -> Dataset:
     Raises:
         ValueError: there are none.
     """
-    if not (files := test_files(data, config)):
+    if not (files := held_out_files(data, config)):
         raise ValueError(f"--configs {config}: {data} has no split test of it; build it with `spatialboost build`.")
     rows = Dataset.from_parquet(files)
     rows = rows.select(range(min(limit, len(rows)))).cast_column("images", List(Image(decode=False)))

@@ -31,7 +31,7 @@ from modeling_spatialboost.processing_spatialboost import CHAT_TEMPLATE
 
 LEARNING_RATE = 4e-3
 NEAR_TOKENS = 16
-INITIAL_SCALE = 0.1  # at 0.02 such a small model needs several times as many steps before it looks anything up
+INITIAL_SCALE = 0.1  # Qwen3 has 0.02, behind which most trials took longer to look anything up (docs/log.md)
 CONFIGS = ("alignment", "grounding", "single_view", "multi_view", "multi_view_vqa")
 ONE_IMAGE = ("alignment", "grounding", "single_view")
 MAX_POSITIONS = 4096

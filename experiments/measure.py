@@ -52,11 +52,11 @@ def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
 
 def measure_stage2(workshop: Workshop) -> Piece:
     """Whether the model that all arms of language start from looks: held-out answers with and without the image."""
-    from experiments.image_reading import measure_reading, test_files
+    from experiments.image_reading import held_out_files, measure_reading
 
     model, data = workshop.stage2("plain"), workshop.places().data
     folder = workshop.folder / "measures" / "stage2"
-    configs = [config for config in READ_CONFIGS if test_files(data, config)]
+    configs = [config for config in READ_CONFIGS if held_out_files(data, config)]
     words = ["--data", shown(data), "--configs", *configs, "--limit", str(NUM_READ), "--json", shown(folder / READING)]
     command = f"python -m experiments.image_reading {shown(model.folder)} {shlex.join(words)}"
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dataset_builders.configs import png
 from dataset_builders.grounding_phrasings import GROUNDING_QUESTIONS
 from dataset_builders.phrasings import PREAMBLE
 from dataset_builders.schema import message, opening_parts
@@ -49,26 +50,25 @@ def masks_of(row: Row) -> Iterator[tuple[Row, np.ndarray]]:
             yield item, coco.decode(coded).astype(bool)
 
 
-def pointing(row: Row, turned: bool = False, num_questions: int = NUM_QUESTIONS) -> Row:
-    """A `grounding` row with that many questions about points of its image, in the order of chance.
+def pointing(row: Row, turned: bool = False) -> Row:
+    """A `grounding` row with `NUM_QUESTIONS` about points of its image, in the order of chance.
 
     Args:
         row: with its image as the bytes of a file.
         turned: every other image, by chance, has its rows for columns: of an upright room the row alone tells much of
             the brightness, so that columns are learnt late.
-        num_questions: turns of the conversation.
     """
     chance = random.Random(f"{row['seed']}:{row['id']}:pointing")
     image: Image.Image = Image.open(io.BytesIO(row["images"][0]["bytes"]))
     masks = list(masks_of(row))
     if turned and chance.random() < 0.5:
         image, masks = image.transpose(Image.Transpose.TRANSPOSE), [(item, mask.T) for item, mask in masks]
-        row = row | {"images": [{"bytes": encoded(image), "path": None}]}
+        row = row | {"images": [png(np.asarray(image))]}
     things = [(item, np.argwhere(mask)) for item, mask in masks]
     grey = np.asarray(image.convert("L"), np.float32)
     messages: list[Row] = []
     turns: list[Row] = []
-    for index in range(1, num_questions + 1):
+    for index in range(1, NUM_QUESTIONS + 1):
         kind = chance.choices(("plain", "worded", "named_point"), (6, 1, 1))[0]
         if kind == "named_point":
             item, pixels = chance.choice(things)
@@ -90,13 +90,6 @@ def pointing(row: Row, turned: bool = False, num_questions: int = NUM_QUESTIONS)
             "object_ids": [], "witness": [],
         })  # fmt: skip
     return row | {"messages": messages, "turns": turns}
-
-
-def encoded(image: Image.Image) -> bytes:
-    """As a PNG file."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def brightness(grey: np.ndarray, u: int, v: int) -> float:

@@ -175,9 +175,8 @@ class Workshop:
         """One run of `spatialboost train`: one of `RUNS`, or "baseline", which takes as many steps as stage 3."""
         from trainers import sft
 
-        recipe = "stage2" if run in PRACTICES else run
         steps = self.preset.stage_steps[RUNS.index("stage3" if run == "baseline" else run)]
-        argv = ["--config", shown(RECIPES / f"{recipe}.yaml")]
+        argv = ["--config", shown(recipe_of(run))]
         argv += [word for option, piece in start.items() for word in (option, shown(piece.folder))]
         argv += ["--datasets", *data, *(words or []), "--output_dir", shown(folder), "--max_steps", str(steps)]
         argv += ["--per_device_train_batch_size", str(self.preset.batch_size), "--seed", str(self.seed)]
@@ -238,6 +237,11 @@ class Workshop:
 
         command = f"# the architecture of {shown(base.folder)} with new weights, seed {1000 + self.seed}"
         return self.ledger.do(folder, command, [base], work)
+
+
+def recipe_of(run: str) -> Path:
+    """The file with the settings of one of `RUNS`, or of "baseline"."""
+    return RECIPES / f"{'stage2' if run in PRACTICES else run}.yaml"
 
 
 def entries_of(run: str, data: Path, folder_of: Callable[[str, str], Path]) -> list[str]:
