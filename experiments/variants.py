@@ -105,7 +105,10 @@ def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...], 
         f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train-*.parquet"
         for config in made
     ]
-    (folder / "README.md").write_text("---\nconfigs:\n" + "\n".join(lines) + f"\n---\n{VARIANTS[name].description}\n")
+    card = "---\nconfigs:\n" + "\n".join(lines) + f"\n---\n{VARIANTS[name].description}\n"
+    readme = folder / "README.md"
+    if not readme.is_file() or readme.read_text() != card:  # a run beside this one may be reading it
+        readme.write_text(card)
     return folder
 
 

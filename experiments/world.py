@@ -114,5 +114,6 @@ def _claim(folder: Path, size: WorldSize, seed: int) -> None:
         ]
         if different:
             raise ValueError(f"folder {str(folder)!r} holds a world of {', '.join(different)}: choose another folder.")
+        return  # another run may be reading it
     folder.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")

@@ -96,9 +96,9 @@ def test_the_trainers_read_a_variant_and_it_is_made_once(built, tmp_path):
     assert sources[0].rows == 2 and len(rows) == sources[0].rows + sources[1].rows
     assert {len(row["messages"]) for row in rows} == {4}
     assert load_dataset(str(folder), "multi_view", split="train").features["images"] == List(ImageColumn())
-    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
+    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
     make_variant(built / "forward", folder, "captions_only", CONFIGS)
-    assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.parquet")}
+    assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
 
 
 def test_what_cannot_be_changed_is_refused(built, tmp_path):
