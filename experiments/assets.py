@@ -30,7 +30,7 @@ from experiments.fitting import command, hardware
 from experiments.image_reading import held_out_files, measure_reading
 from experiments.language_model import LanguageShape, train_language_model
 from experiments.pointing import NUM_QUESTIONS
-from experiments.presets import PRACTICE_RATE, PROJECTOR_RATE, RUNS, STAGE_DATA
+from experiments.presets import PRACTICE_RATE, RUNS, STAGE_DATA
 from experiments.ridge_probe import is_admitted, probe
 from experiments.variants import make_variant
 from experiments.workshop import entries_of, recipe_of
@@ -84,7 +84,7 @@ SHIPPED = AssetRecipe(
     encoder_batch=64,
     language_steps=3000,
     language_batch=16,
-    stage_steps=(100, 2200, 1000, 800, 600, 400),
+    stage_steps=(100, 2200, 1000, 800, 600, 800),
     stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, PRACTICE_RATE, 3e-3, 1e-3),
     stage_batches=(32, 16, 16, 16, 32, 16),
 )
@@ -122,7 +122,6 @@ def described(recipe: AssetRecipe) -> dict[str, Any]:
     del numbers["world"]["workers"]
     numbers["world"]["variety"] = hashlib.sha256(repr(RICH).encode()).hexdigest()[:16]
     rates = {"encoder_rate": base_encoder.LEARNING_RATE, "language_rate": language_model.LEARNING_RATE}
-    rates["stage3_projector_rate"] = PROJECTOR_RATE
     language: dict[str, Any] = {"language_window": language_model.LEARNT_TOKENS}
     language |= {"near_tokens": language_model.NEAR_TOKENS}
     language |= {"initial_scale": language_model.INITIAL_SCALE, "practice_questions": NUM_QUESTIONS}
@@ -219,7 +218,6 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
         settings += ["--seed", str(recipe.seed), "--report_to", "none", "--resume_from_checkpoint", "auto"]
         settings += ["--learning_rate", str(rate), "--save_steps", "250"]
         settings += ["--cache_features", str(work / "features")] if run != "stage3" else []
-        settings += ["--projector_learning_rate", str(PROJECTOR_RATE)] if run == "stage3" else []
         arguments = ["--config", os.path.relpath(recipe_of(run)), *start, "--datasets", *names]
         code = sft.main([*arguments, "--output_dir", str(folder), *settings])
         if code:
@@ -237,16 +235,7 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
     names = list(found)
     scores = {"position": found["position"], "base": found[names[1]], "boosted": found[names[2]]}
     scores["random base"] = found[names[3]]
-    named = (
-        "alignment",
-        "pointing",
-        "depth_pointing",
-        "grounding",
-        "multi_view_vqa",
-        "single_view_in_depth",
-        "single_view",
-    )
-    configs = [config for config in named if held_out_files(data, config)]
+    configs = [config for config in READ_CONFIGS if held_out_files(data, config)]
     reading = [measure_reading(work / f"stage{n}", data, configs, limit=100) for n in (2, 3)]
     record = read_record(work / "language_model") or {}
     return {

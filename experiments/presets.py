@@ -8,7 +8,6 @@ from experiments.world import WorldSize
 
 PRACTICES = ("practice", "practice_turned", "practice_depth")  # stage 2's recipe on short questions
 RUNS = ("stage1", *PRACTICES, "stage2", "stage3")  # of `spatialboost train`
-PROJECTOR_RATE = 3e-4  # in stage 3
 PRACTICE_RATE = 1e-2  # of learning; lower ones were slower (docs/log.md)
 
 # What each run reads: variant ("" = as built), and configuration with its rows. Stage 2 begins with nothing but short
@@ -106,15 +105,15 @@ PRESETS = {
         answer_tokens=4,
     ),
     "cpu": Preset(  # a taste, on two cores
-        world=WorldSize(num_scenes=240, views=2, image_size_px=64, workers=1),
+        world=WorldSize(num_scenes=600, views=2, image_size_px=64, workers=1),
         starting=StartingModels(
             EncoderShape(width=128, num_layers=4), 300, 64, LanguageShape(width=64, num_layers=2), 200, 8
         ),
         uses_assets=True,
-        stage_steps=(60, 2000, 1000, 500, 120, 150),
+        stage_steps=(60, 2000, 1000, 500, 120, 400),
         batch_size=8,
-        learning_rate=3e-4,
-        seeds=(0, 1, 2),
+        learning_rate=1e-3,
+        seeds=(0,),
         num_conversations=8,
         answer_tokens=96,
     ),
@@ -126,7 +125,7 @@ PRESETS = {
         uses_assets=False,
         stage_steps=(200, 3000, 1500, 800, 1500, 600),
         batch_size=32,
-        learning_rate=2e-4,
+        learning_rate=5e-4,
         seeds=(0, 1, 2),
         head_seeds=(0, 1, 2),
         num_conversations=96,
