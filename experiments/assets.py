@@ -84,7 +84,7 @@ SHIPPED = AssetRecipe(
     encoder_batch=64,
     language_steps=3000,
     language_batch=16,
-    stage_steps=(100, 2200, 1000, 800, 600, 800),
+    stage_steps=(100, 2200, 1000, 800, 600, 400),
     stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, PRACTICE_RATE, 3e-3, 1e-3),
     stage_batches=(32, 16, 16, 16, 32, 16),
 )
