@@ -30,7 +30,7 @@ from experiments.fitting import command, hardware
 from experiments.image_reading import held_out_files, measure_reading
 from experiments.language_model import LanguageShape, train_language_model
 from experiments.pointing import NUM_QUESTIONS
-from experiments.presets import PRACTICE_RATE, RUNS, STAGE_DATA
+from experiments.presets import PRACTICE_RATE, PROJECTOR_RATE, RUNS, STAGE_DATA
 from experiments.ridge_probe import is_admitted, probe
 from experiments.variants import make_variant
 from experiments.workshop import entries_of, recipe_of
@@ -85,7 +85,7 @@ SHIPPED = AssetRecipe(
     language_steps=3000,
     language_batch=16,
     stage_steps=(100, 2200, 1000, 800, 600, 400),
-    stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, PRACTICE_RATE, 3e-3, 1e-3),
+    stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, PRACTICE_RATE, 3e-3, 5e-4),
     stage_batches=(32, 16, 16, 16, 32, 16),
 )
 SMALLEST = AssetRecipe(
@@ -122,6 +122,7 @@ def described(recipe: AssetRecipe) -> dict[str, Any]:
     del numbers["world"]["workers"]
     numbers["world"]["variety"] = hashlib.sha256(repr(RICH).encode()).hexdigest()[:16]
     rates = {"encoder_rate": base_encoder.LEARNING_RATE, "language_rate": language_model.LEARNING_RATE}
+    rates["stage3_projector_rate"] = PROJECTOR_RATE
     language: dict[str, Any] = {"language_window": language_model.LEARNT_TOKENS}
     language |= {"near_tokens": language_model.NEAR_TOKENS}
     language |= {"initial_scale": language_model.INITIAL_SCALE, "practice_questions": NUM_QUESTIONS}
@@ -218,6 +219,7 @@ def train_stages(recipe: AssetRecipe, data: Path, output: Path, work: Path) -> l
         settings += ["--seed", str(recipe.seed), "--report_to", "none", "--resume_from_checkpoint", "auto"]
         settings += ["--learning_rate", str(rate), "--save_steps", "250"]
         settings += ["--cache_features", str(work / "features")] if run != "stage3" else []
+        settings += ["--projector_learning_rate", str(PROJECTOR_RATE)] if run == "stage3" else []
         arguments = ["--config", os.path.relpath(recipe_of(run)), *start, "--datasets", *names]
         code = sft.main([*arguments, "--output_dir", str(folder), *settings])
         if code:

@@ -8,6 +8,7 @@ from experiments.world import WorldSize
 
 PRACTICES = ("practice", "practice_turned", "practice_depth")  # stage 2's recipe on short questions
 RUNS = ("stage1", *PRACTICES, "stage2", "stage3")  # of `spatialboost train`
+PROJECTOR_RATE = 3e-3  # in stage 3: it unlearns to take brightness for depth before the encoder has to
 PRACTICE_RATE = 1e-2  # of learning; lower ones were slower (docs/log.md)
 
 # What each run reads: variant ("" = as built), and configuration with its rows. Stage 2 begins with nothing but short
@@ -110,9 +111,9 @@ PRESETS = {
             EncoderShape(width=128, num_layers=4), 300, 64, LanguageShape(width=64, num_layers=2), 200, 8
         ),
         uses_assets=True,
-        stage_steps=(60, 2000, 1000, 500, 120, 400),
-        batch_size=8,
-        learning_rate=1e-3,
+        stage_steps=(60, 2000, 1000, 500, 120, 300),
+        batch_size=16,
+        learning_rate=5e-4,
         seeds=(0,),
         num_conversations=8,
         answer_tokens=96,

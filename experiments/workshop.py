@@ -13,7 +13,7 @@ from experiments.arms import BASELINES, Arm
 from experiments.base_encoder import train_base_encoder
 from experiments.language_model import train_language_model
 from experiments.pieces import Ledger, Piece, device, remove_checkpoints, run_verb, shown, typed
-from experiments.presets import PRACTICE_RATE, PRACTICES, RUNS, STAGE_DATA, Preset
+from experiments.presets import PRACTICE_RATE, PRACTICES, PROJECTOR_RATE, RUNS, STAGE_DATA, Preset
 from experiments.variants import make_variant
 from experiments.world import World, make_world
 from trainers.run_record import read_record
@@ -139,6 +139,7 @@ class Workshop:
         if arm.learns_from in BASELINES:
             words = ["--objective", arm.learns_from, *rate]
             return self._train(folder, "baseline", {"--encoder": self.base(arm.base)}, self._arm_data(arm), words)
+        rate += ["--projector_learning_rate", f"{PROJECTOR_RATE:g}"]
         start = {"--model": self.stage2(arm.base)}
         return self._train(folder, "stage3", start, self._arm_data(arm), [*rate, *arm.settings])
 
