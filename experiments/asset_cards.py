@@ -19,9 +19,8 @@ SUMMARIES = {
 `{objective}`, without any 3D signal.""",
     "language_model": """A Qwen3{shape}, trained from nothing on conversations about made-up rooms, without
 their images.""",
-    "stage2": """`base`, still frozen, and `language_model`, which has learnt to name what it sees, to look at
-points, and to read depth in grey pictures of it (stages 1 and 2 of SpatialBoost); in rooms it reads none yet. The
-tables of the miniature start stage 3 from here.""",
+    "stage2": """`base`, still frozen, and `language_model`, which has learnt to name what it sees and to look
+at points (stages 1 and 2 of SpatialBoost). The tables of the miniature start stage 3 from here.""",
     "vlm": """`stage2` after stage 3: its encoder is the boosted one. It answers questions about depth and space in
 made-up rooms.""",
     "boosted": """An adapter: Attn_plus and alpha of every layer, trained by the stages of SpatialBoost on `base` and

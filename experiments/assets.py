@@ -41,10 +41,6 @@ from trainers.run_record import git_commit, package_versions, read_record, write
 ASSETS = Path(__file__).parent / "assets"
 NAMES = ("base", "language_model", "stage2", "vlm", "boosted")
 LARGEST_BYTES = 20_000_000  # of all weights together
-READ_CONFIGS = (
-    *("alignment", "pointing", "depth_pointing", "grounding"),
-    *("multi_view_vqa", "single_view_in_depth", "single_view"),
-)
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,9 @@ class AssetRecipe:
     encoder_batch: int
     language_steps: int
     language_batch: int
-    stage_steps: tuple[int, ...]
-    stage_rates: tuple[float, ...]
-    stage_batches: tuple[int, ...]
+    stage_steps: tuple[int, int, int, int, int]
+    stage_rates: tuple[float, float, float, float, float]
+    stage_batches: tuple[int, int, int, int, int]
     seed: int = 0
 
 
@@ -84,9 +80,9 @@ SHIPPED = AssetRecipe(
     encoder_batch=64,
     language_steps=3000,
     language_batch=16,
-    stage_steps=(100, 2200, 1000, 800, 600, 400),
-    stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, PRACTICE_RATE, 3e-3, 5e-4),
-    stage_batches=(32, 16, 16, 16, 32, 16),
+    stage_steps=(100, 2200, 1000, 800, 400),
+    stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, 3e-3, 3e-4),
+    stage_batches=(32, 16, 16, 32, 16),
 )
 SMALLEST = AssetRecipe(
     world=WorldSize(num_scenes=12, views=4, image_size_px=64, workers=1),
@@ -97,9 +93,9 @@ SMALLEST = AssetRecipe(
     encoder_batch=8,
     language_steps=4,
     language_batch=4,
-    stage_steps=(2, 2, 2, 2, 2, 2),
-    stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, PRACTICE_RATE, 1e-3, 1e-3),
-    stage_batches=(4, 4, 4, 4, 4, 4),
+    stage_steps=(2, 2, 2, 2, 2),
+    stage_rates=(3e-3, PRACTICE_RATE, PRACTICE_RATE, 1e-3, 1e-3),
+    stage_batches=(4, 4, 4, 4, 4),
 )
 
 
@@ -237,7 +233,8 @@ def measure(data: Path, output: Path, work: Path) -> dict[str, dict[str, Any]]:
     names = list(found)
     scores = {"position": found["position"], "base": found[names[1]], "boosted": found[names[2]]}
     scores["random base"] = found[names[3]]
-    configs = [config for config in READ_CONFIGS if held_out_files(data, config)]
+    named = ("alignment", "pointing", "grounding", "multi_view_vqa", "single_view")
+    configs = [config for config in named if held_out_files(data, config)]
     reading = [measure_reading(work / f"stage{n}", data, configs, limit=100) for n in (2, 3)]
     record = read_record(work / "language_model") or {}
     return {

@@ -18,7 +18,7 @@ from experiments.workshop import Workshop
 ITEMS = "items.npz"
 READING = "reading.json"
 NUM_READ = 40  # held-out conversations of each
-READ_CONFIGS = ("alignment", "pointing", "depth_pointing", "grounding", "single_view_in_depth", "single_view")
+READ_CONFIGS = ("alignment", "pointing", "grounding", "single_view")
 DENSE_TASKS = ("depth_linear", "depth_dpt", "segmentation_linear")
 
 

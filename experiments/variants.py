@@ -26,7 +26,6 @@ from dataset_builders.facts import RecordFacts
 from dataset_builders.phrasings import PREAMBLE
 from dataset_builders.questions import RELATION_KINDS, Ground, Turn
 from dataset_builders.schema import message, opening_parts, turn_order, validate
-from experiments.depth_pictures import Depths, depth_pointing, depths_of, in_depth
 from experiments.pointing import masks_of, pointing
 
 Row = dict[str, Any]
@@ -45,7 +44,6 @@ class Variant:
         other_images: every conversation is put under the images of another scene: the same texts, wrong answers.
         practice: instead of a grounding conversation, short questions about points (`experiments.pointing`).
         turned: half of the images of the practice are mirrored about their diagonal.
-        in_depth: the images are pictures of depth, and the practice asks for depth (`experiments.depth_pictures`).
     """
 
     description: str
@@ -55,7 +53,6 @@ class Variant:
     other_images: bool = False
     practice: bool = False
     turned: bool = False
-    in_depth: bool = False
 
 
 VARIANTS = {
@@ -69,8 +66,6 @@ VARIANTS = {
     "shuffled_answers": Variant("every conversation under the images of another scene", other_images=True),
     "pointing": Variant("how bright the image is at points, and what is there", practice=True),
     "pointing_turned": Variant("the same, with columns for rows in half of the images", practice=True, turned=True),
-    "depth_pointing": Variant("how deep pictures of depth are at points", practice=True, in_depth=True),
-    "depth_pictures": Variant("every conversation under pictures of depth", in_depth=True),
 }
 
 
@@ -99,8 +94,7 @@ def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...], 
             continue
         rows = Dataset.from_parquet([str(file) for file in files])
         encoded = rows.cast_column("images", List(Image(decode=False)))
-        depths = depths_of(data, "train") if VARIANTS[name].in_depth else {}
-        changed = changed_rows(list(encoded), VARIANTS[name], workers, depths)
+        changed = changed_rows(list(encoded), VARIANTS[name], workers)
         if not changed:
             raise ValueError(f"data={str(data)!r}: {name} leaves no conversation of {config!r}.")
         done.parent.mkdir(parents=True, exist_ok=True)
@@ -118,23 +112,14 @@ def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...], 
     return folder
 
 
-def changed_rows(rows: list[Row], variant: Variant, workers: int = 1, depths: Depths | None = None) -> list[Row]:
+def changed_rows(rows: list[Row], variant: Variant, workers: int = 1) -> list[Row]:
     """The rows of a configuration under a variant, in their order; rows that no turn is left of are dropped.
-
-    Args:
-        rows: with their images as the bytes of files.
-        variant: what is changed.
-        workers: processes; they change no byte.
-        depths: depth maps of the images, where the variant shows pictures of depth.
 
     Raises:
         ValueError: a row that does not pass the gate of the builder after the change.
     """
     if variant.other_images:
         return with_other_images(rows)
-    if variant.in_depth:
-        change = depth_pointing if variant.practice else in_depth
-        return [change(row, depths or {}) for row in rows]
     if variant.practice:
         return [pointing(row, variant.turned) for row in rows]
     if workers == 1:

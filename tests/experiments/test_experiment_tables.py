@@ -202,14 +202,11 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
         shop.arm(arm)
     shop.reader(ARMS["point_decoder"])
     stage2, settings = said[str(tmp_path / "root/seed0/plain/stage2")]
-    variants = tmp_path / "root/variants"
-    assert stage2.datasets[-1] == f"{variants / 'depth_pictures'}:multi_view:train[:20%]" and len(stage2.datasets) == 7
-    practices = [said[str(tmp_path / f"root/seed0/plain/{run}")] for run in PRACTICES]
-    assert practices[0][0].datasets == [f"{variants / 'pointing'}:grounding:train"]
-    assert [one.model.rsplit("/", 1)[1] for one, _ in practices] == ["stage1", *PRACTICES[:-1]]
-    assert stage2.model.endswith("plain/practice_depth")
-    steps = [taken.max_steps for _, taken in practices]
-    assert (*steps, settings.max_steps) == preset.stage_steps[1:-1]
+    assert stage2.datasets[-1] == f"{data}:multi_view:train[:10%]" and len(stage2.datasets) == 6
+    (practice, taken), (turned, _) = (said[str(tmp_path / f"root/seed0/plain/{run}")] for run in PRACTICES)
+    assert practice.datasets == [f"{tmp_path / 'root/variants/pointing'}:grounding:train"]
+    assert turned.model.endswith("plain/practice") and stage2.model.endswith("plain/practice_turned")
+    assert taken.max_steps == preset.stage_steps[1] and settings.max_steps == preset.stage_steps[3]
     trained = {name.rsplit("/arms/")[1]: both for name, both in said.items() if "/arms/" in name}
     assert trained.keys() == {arm.name for arm in ARMS.values() if arm.learns_from}
     steps = {training.max_steps for _, training in trained.values()}
