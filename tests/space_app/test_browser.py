@@ -132,8 +132,8 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
     box = figures.nth(0).bounding_box()
     figures.nth(0).click(position={"x": 0.27 * box["width"], "y": 0.51 * box["height"]})
     playwright.expect(question).to_have_value("the point (0.266, 0.516) in image 1 ")  # of 32 x 32 pixels
-    point = figures.nth(0).locator("circle.point:not(.spoken)")
-    assert place_of(point, figures.nth(0)) == pytest.approx((0.266, 0.516), abs=0.01)
+    x, y, *_ = place_of("circle.point:not(.spoken)", figures.nth(0))
+    assert (x, y) == pytest.approx((0.266, 0.516), abs=0.01)
     figures.nth(1).scroll_into_view_if_needed()
     box = figures.nth(1).bounding_box()
     page.mouse.move(box["x"] + 30, box["y"] + 30)
@@ -141,15 +141,15 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
     page.mouse.move(box["x"] + 120, box["y"] + 100, steps=4)
     page.mouse.up()
     playwright.expect(question).to_have_value("the point (0.266, 0.516) in image 1 [A] ")
-    drawn = figures.nth(1).locator("rect.region:not(.spoken)").bounding_box()
-    assert (drawn["width"], drawn["height"]) == pytest.approx((90, 70), abs=box["width"] / 32 + 2)
+    *_, width, height = place_of("rect.region:not(.spoken)", figures.nth(1))
+    assert (width * box["width"], height * box["height"]) == pytest.approx((90, 70), abs=box["width"] / 32 + 2)
     playwright.expect(figures.nth(1).locator(".tag:not(.spoken)")).to_have_text("A")
     press(page, "Ask")
     chat = page.locator("#ask_chat")
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(1)
     playwright.expect(chat.get_by_text("[A] is the region from")).to_have_count(1)
-    spoken = figures.nth(0).locator("circle.point.spoken")
-    assert place_of(spoken, figures.nth(0)) == pytest.approx((0.25, 0.75), abs=0.01)
+    x, y, *_ = place_of("circle.point.spoken", figures.nth(0))
+    assert (x, y) == pytest.approx((0.25, 0.75), abs=0.01)
     playwright.expect(page.locator("#ask_board .spoken.region")).to_have_count(1)
     question.fill("And how deep is (0.1, 0.2)? <b>bold</b>")
     question.press("Enter")
@@ -165,12 +165,16 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
     playwright.expect(chat.get_by_text("and [A] is nearer")).to_have_count(0)
 
 
-def place_of(circle, figure):
-    """Where a circle is drawn on an image, from (0, 0) to (1, 1)."""
-    inner, outer = circle.bounding_box(), figure.locator("img").bounding_box()
-    return (
-        (inner["x"] + inner["width"] / 2 - outer["x"]) / outer["width"],
-        (inner["y"] + inner["height"] / 2 - outer["y"]) / outer["height"],
+def place_of(mark, figure):
+    """Centre x, y, width and height of a mark as shares of its image; in one go, for marks are drawn anew at any time."""
+    return figure.evaluate(
+        """(figure, mark) => {
+            const image = figure.querySelector("img").getBoundingClientRect();
+            const box = figure.querySelector(mark).getBoundingClientRect();
+            return [(box.x + box.width / 2 - image.x) / image.width, (box.y + box.height / 2 - image.y) / image.height,
+                    box.width / image.width, box.height / image.height];
+        }""",
+        mark,
     )
 
 
