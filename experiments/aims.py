@@ -134,6 +134,27 @@ def depth_base_still_gains(arms: Arms) -> Aim:
     return Aim(claim, told, "better" in words.values() and "worse" not in words.values())
 
 
+def questions_teach_depth(arms: Arms) -> Aim:
+    """Language at its densest."""
+    return _teaches_depth("short questions teach depth", arms, "questions")
+
+
+def dialogues_teach_depth(arms: Arms) -> Aim:
+    """The paper's own form."""
+    return _teaches_depth("12-turn dialogues teach depth in as many steps", arms, "dialogues")
+
+
+def _teaches_depth(claim: str, arms: Arms, name: str) -> Aim:
+    """The arm is better than with shuffled answers and than the base, and beyond chance than the reference."""
+    claim = f"{claim}: more than shuffled answers, and than none"
+    means = [_mean(arms, one, "depth") for one in (name, f"{name}_shuffled", "base")]
+    if None in means:
+        return Aim(claim, "not measured", None)
+    word = _verdict(arms, name, "depth")
+    found = "depth RMSE {:.3f} m, shuffled {:.3f}, base {:.3f}".format(*means)
+    return Aim(claim, f"{found} ({word})", word == "better" and means[0] < min(means[1:]))  # type: ignore
+
+
 def mean_gain(
     arms: Arms, name: str, measures: tuple[str, ...] = ("depth", "segmentation", "classification", "retrieval")
 ) -> float | None:
@@ -179,4 +200,5 @@ CHECKS: dict[str, tuple[Callable[[Arms], Aim], ...]] = {
     "figure6": (dual_channel_keeps_most,),
     "table8": (own_objective_is_flat,),
     "table9": (depth_base_still_gains,),
+    "teaching": (questions_teach_depth, dialogues_teach_depth),
 }

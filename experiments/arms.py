@@ -7,6 +7,7 @@ so that only what its row names differs.
 from dataclasses import dataclass
 
 BOTH = ("single_view", "multi_view")
+GROUNDING = ("grounding",)
 BASELINES = {"depth", "segmentation", "masks", "points", "own"}
 
 
@@ -25,6 +26,7 @@ class Arm:
         rate: times the preset's learning rate.
         boosted: which layers get a second channel, "all" or the "upper" half.
         base: "plain", "depth" (an encoder that was already trained with depth) or "random" (not trained at all).
+        reads_depth: stage 3 starts from the model that has learnt to read depth, not from that of stage 2.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Arm:
     rate: float = 1.0
     boosted: str = "all"
     base: str = "plain"
+    reads_depth: bool = False
 
 
 def _tuning(name: str, *more: str) -> tuple[str, ...]:
@@ -75,6 +78,24 @@ _ROWS = (
     # table 9: a base that has been trained with depth
     Arm("depth_base", "base trained with depth", "", base="depth"),
     Arm("depth_language", "base trained with depth, boosted", base="depth"),
+    # teaching: what it takes for language to teach depth
+    Arm("questions", "short depth questions", variant="depth_questions", configs=GROUNDING, reads_depth=True),
+    Arm(
+        "questions_shuffled",
+        "the same, shuffled answers",
+        variant="depth_questions_shuffled",
+        configs=GROUNDING,
+        reads_depth=True,
+    ),
+    Arm("questions_plain", "the same, model does not read depth", variant="depth_questions", configs=GROUNDING),
+    Arm("dialogues", "12-turn dialogues", configs=("single_view",), reads_depth=True),
+    Arm(
+        "dialogues_shuffled",
+        "12-turn dialogues, shuffled answers",
+        variant="shuffled_answers",
+        configs=("single_view",),
+        reads_depth=True,
+    ),
     # levels
     Arm("without_pixel", "without pixel turns", variant="without_pixel"),
     Arm("without_object", "without object turns", variant="without_object"),
@@ -88,4 +109,4 @@ _ROWS = (
     Arm("without_captions", "captions removed", variant="without_captions"),
 )
 ARMS = {arm.name: arm for arm in _ROWS}
-CONTROLS = ("shuffled_answers", "captions_only", "random_encoder")  # in every table
+CONTROLS = ("shuffled_answers", "captions_only", "random_encoder")  # in every table but `teaching`, which has its own

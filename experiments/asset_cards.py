@@ -13,6 +13,7 @@ TITLES = {
     "stage2": "A small vision-language model, after stage 2",
     "vlm": "A small vision-language model, after stage 3",
     "boosted": "A second attention channel for the small base encoder",
+    "depth_reader": "A small vision-language model that reads depth",
 }
 SUMMARIES = {
     "base": """A DINOv3 ViT{shape}, trained from nothing on pictures of made-up rooms by
@@ -25,6 +26,8 @@ at points (stages 1 and 2 of SpatialBoost). The tables of the miniature start st
 made-up rooms.""",
     "boosted": """An adapter: Attn_plus and alpha of every layer, trained by the stages of SpatialBoost on `base` and
 `language_model`.""",
+    "depth_reader": """`base`, still frozen, and `language_model`, which has learnt to read depth under grey pictures of
+it; then the projector alone met rooms. `spatialboost experiment teaching` starts stage 3 from here.""",
 }
 USE_VLM = """from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostProcessor
 
@@ -43,12 +46,13 @@ folder = "experiments/assets/language_model"
 model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)""",
     "stage2": USE_VLM.format(name="stage2"),
     "vlm": USE_VLM.format(name="vlm"),
+    "depth_reader": USE_VLM.format(name="depth_reader"),
     "boosted": """from modeling_spatialboost import SpatialBoostModel
 
 model = SpatialBoostModel.from_adapter("experiments/assets/boosted", "experiments/assets/base")""",
 }
 TAGS = {name: "image-feature-extraction" for name in ("base", "boosted")}
-TAGS |= {"language_model": "text-generation", "stage2": "image-text-to-text", "vlm": "image-text-to-text"}
+TAGS |= {name: "image-text-to-text" for name in ("stage2", "vlm", "depth_reader")} | {"language_model": "text-generation"}
 READING = (
     """Held-out questions, with the own image, another one, and none. Where the three are alike, it does not look."""
 )

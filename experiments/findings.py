@@ -13,7 +13,7 @@ from evaluators.comparison import INTERVAL, RESAMPLES, summary
 from evaluators.metrics import Metric
 from evaluators.report import verdict
 from experiments.arms import ARMS
-from experiments.measure import Reading, read_measure, read_stage2
+from experiments.measure import Reading, read_measure, read_start
 from experiments.tables import MEASURES, TABLES, Measure
 
 Aggregate = Callable[[np.ndarray], dict[str, float]]
@@ -54,7 +54,7 @@ def findings_of(name: str, folders: dict[int, Path]) -> dict[str, Any]:
         "controls": {measure: controls_of(readings[measure]) for measure in table.measures},
     }
     found["gate"] = gate(found)
-    found["reading"] = read_stage2(folders.values())
+    found["reading"] = read_start(folders.values(), table.reads_depth)
     return found
 
 
@@ -106,7 +106,7 @@ def interval(measure: Measure, ours: dict[int, Reading], theirs: dict[int, Readi
 
 def controls_of(by_arm: dict[str, dict[int, Reading]]) -> dict[str, float]:
     """What frames a measure: scores without an image, of chance, of a blind model; means over the seeds."""
-    seeds = by_arm.get("language", {})
+    seeds = by_arm.get("language") or next(filter(None, by_arm.values()), {})  # they are the same beside every arm
     names = list(dict.fromkeys(name for reading in seeds.values() for name in reading.row["controls"]))
     return {
         name: float(np.mean([_number(reading.row["controls"].get(name)) for reading in seeds.values()]))

@@ -20,22 +20,29 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from experiments.depth_questions import depths_of
 from experiments.fitting import command
-from experiments.pointing import pointing
+from experiments.variants import VARIANTS, changed_rows
 from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostProcessor
 
 SHOWN = ("own", "other", "none")  # images: of the conversation, of another one with as many, grey
+PRACTISED = {  # configurations as stage 2 shows them: variant, and what it is made from
+    "pointing": ("pointing", "grounding"),
+    "depth_pointing": ("depth_pointing", "grounding"),
+    "depth_questions": ("depth_questions", "grounding"),
+    "single_view_in_depth": ("depth_pictures", "single_view"),
+}
 Sums = dict[str, dict[str, float]]
 
 
 def held_out_files(data: Path, config: str) -> list[str]:
     """Of the held-out conversations of a configuration."""
-    folder = data / ("grounding" if config == "pointing" else config)
-    return sorted(map(str, folder.glob("test-*.parquet")))
+    _, source = PRACTISED.get(config, ("", config))
+    return sorted(map(str, (data / source).glob("test-*.parquet")))
 
 
 def read_rows(data: Path, config: str, limit: int) -> Dataset:
-    """The first held-out conversations of a configuration; "pointing" is the practice on the images of `grounding`.
+    """The first held-out conversations of a configuration, or of one of `PRACTISED`.
 
     Raises:
         ValueError: there are none.
@@ -44,8 +51,10 @@ def read_rows(data: Path, config: str, limit: int) -> Dataset:
         raise ValueError(f"--configs {config}: {data} has no split test of it; build it with `spatialboost build`.")
     rows = Dataset.from_parquet(files)
     rows = rows.select(range(min(limit, len(rows)))).cast_column("images", List(Image(decode=False)))
-    if config == "pointing":
-        rows = Dataset.from_list([pointing(row) for row in rows], features=rows.features)
+    if config in PRACTISED:
+        variant = VARIANTS[PRACTISED[config][0]]
+        depths = depths_of(data, "test") if variant.needs_depth else None
+        rows = Dataset.from_list(changed_rows(list(rows), variant, depths=depths), features=rows.features)
     return rows.cast_column("images", List(Image()))
 
 

@@ -18,7 +18,10 @@ from experiments.workshop import Workshop
 ITEMS = "items.npz"
 READING = "reading.json"
 NUM_READ = 40  # held-out conversations of each
-READ_CONFIGS = ("alignment", "pointing", "grounding", "single_view")
+READ_CONFIGS = {  # by whether the model has learnt to read depth
+    False: ("alignment", "pointing", "grounding", "single_view"),
+    True: ("alignment", "pointing", "depth_pointing", "depth_questions", "single_view_in_depth", "single_view"),
+}
 DENSE_TASKS = ("depth_linear", "depth_dpt", "segmentation_linear")
 
 
@@ -36,7 +39,7 @@ def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
     inputs = [workshop.make_world(), workshop.arm(base), workshop.arm(arm)]
     words = [word for option, folder in encoders.items() for word in (option, shown(folder))]
     if call == "questions":
-        models = [workshop.stage2(arm.base), workshop.arm(arm)]
+        models = [workshop.start_of(arm), workshop.arm(arm)]
     elif call == "reading":
         models = [workshop.reader(base), workshop.reader(arm)]
     else:
@@ -50,13 +53,13 @@ def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
     )
 
 
-def measure_stage2(workshop: Workshop) -> Piece:
-    """Whether the model that all arms of language start from looks: held-out answers with and without the image."""
+def measure_start(workshop: Workshop, reads_depth: bool) -> Piece:
+    """Whether the model that arms of language start from looks: held-out answers with and without the image."""
     from experiments.image_reading import held_out_files, measure_reading
 
-    model, data = workshop.stage2("plain"), workshop.places().data
-    folder = workshop.folder / "measures" / "stage2"
-    configs = [config for config in READ_CONFIGS if held_out_files(data, config)]
+    model = workshop.depth_reader() if reads_depth else workshop.stage2("plain")
+    data, folder = workshop.places().data, reading_of(workshop.folder, reads_depth)
+    configs = [config for config in READ_CONFIGS[reads_depth] if held_out_files(data, config)]
     words = ["--data", shown(data), "--configs", *configs, "--limit", str(NUM_READ), "--json", shown(folder / READING)]
     command = f"python -m experiments.image_reading {shown(model.folder)} {shlex.join(words)}"
 
@@ -68,13 +71,19 @@ def measure_stage2(workshop: Workshop) -> Piece:
     return workshop.ledger.do(folder, command, [workshop.make_world(), model], work)
 
 
-def read_stage2(folders: Iterable[Path]) -> dict[str, dict[str, float]]:
+def reading_of(folder: Path, reads_depth: bool) -> Path:
+    """Where `measure_start` writes, below `Workshop.folder`."""
+    return folder / "measures" / ("depth_reader" if reads_depth else "stage2")
+
+
+def read_start(folders: Iterable[Path], reads_depth: bool) -> dict[str, dict[str, float]]:
     """By configuration, loss per token of its answers with the own image, another one and none; means over seeds.
 
     Args:
         folders: `Workshop.folder` of the seeds.
+        reads_depth: of the model that reads depth, not of that after stage 2.
     """
-    files = [folder / "measures" / "stage2" / READING for folder in folders]
+    files = [reading_of(folder, reads_depth) / READING for folder in folders]
     found = [json.loads(file.read_text()) for file in files if file.is_file()]
     return {
         config: {

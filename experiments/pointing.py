@@ -10,7 +10,7 @@ are put in one short wording, the easiest to learn from; the others ask as the d
 import io
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -37,6 +37,19 @@ BRIGHTNESS_ANSWERS = (
     "At {p} the brightness is {value}.",
     "The surface at {p} has a brightness of {value}.",
 )
+
+NAMED = "At {p} we see the {value}."
+
+
+class Asked(NamedTuple):
+    """A question about a point, and its answer: templates with {p} for the point and {value} for the value."""
+
+    kind: str
+    template: str
+    point: str
+    question: str
+    answer: str
+    value: str
 
 
 def masks_of(row: Row) -> Iterator[tuple[Row, np.ndarray]]:
@@ -66,28 +79,38 @@ def pointing(row: Row, turned: bool = False) -> Row:
         row = row | {"images": [png(np.asarray(image))]}
     things = [(item, np.argwhere(mask)) for item, mask in masks]
     grey = np.asarray(image.convert("L"), np.float32)
-    messages: list[Row] = []
-    turns: list[Row] = []
-    for index in range(1, NUM_QUESTIONS + 1):
+
+    def ask() -> Asked:
         kind = chance.choices(("plain", "worded", "named_point"), (6, 1, 1))[0]
         if kind == "named_point":
             item, pixels = chance.choice(things)
             v, u = (int(one) for one in chance.choice(pixels))
-            p, answer = _point(u, v, grey), item["name"]
-            question, said = chance.choice(GROUNDING_QUESTIONS[kind]), "At {p} we see the {value}."
-        else:
-            v, u = (chance.randrange(side) for side in grey.shape)
-            p, answer = _point(u, v, grey), f"{brightness(grey, u, v):.1f}"
-            worded = kind == "worded"
-            question = chance.choice(BRIGHTNESS_QUESTIONS) if worded else BRIGHTNESS_QUESTIONS[0]
-            said = chance.choice(BRIGHTNESS_ANSWERS) if worded else BRIGHTNESS_ANSWERS[0]
-        asked = question.format(p=p)
-        parts = [asked] if messages else opening_parts(1, f"\n{PREAMBLE}\n{asked}")
-        messages += [message("user", *parts), message("assistant", said.format(p=p, value=answer))]
+            return Asked(kind, kind, point(u, v, grey), chance.choice(GROUNDING_QUESTIONS[kind]), NAMED, item["name"])
+        v, u = (chance.randrange(side) for side in grey.shape)
+        wording = wordings(BRIGHTNESS_QUESTIONS, BRIGHTNESS_ANSWERS, kind == "worded", chance)
+        return Asked("brightness", kind, point(u, v, grey), *wording, f"{brightness(grey, u, v):.1f}")
+
+    return conversation(row, [ask() for _ in range(NUM_QUESTIONS)])
+
+
+def wordings(
+    questions: tuple[str, ...], answers: tuple[str, ...], any_of_them: bool, chance: random.Random
+) -> tuple[str, str]:
+    """A question and how its answer is said: the first of either, or any."""
+    return (chance.choice(questions), chance.choice(answers)) if any_of_them else (questions[0], answers[0])
+
+
+def conversation(row: Row, asked: list[Asked]) -> Row:
+    """A row whose conversation is these questions and answers about its first image."""
+    messages: list[Row] = []
+    turns: list[Row] = []
+    for index, (kind, template, p, question, answer, value) in enumerate(asked, start=1):
+        text = question.format(p=p)
+        parts = [text] if messages else opening_parts(1, f"\n{PREAMBLE}\n{text}")
+        messages += [message("user", *parts), message("assistant", answer.format(p=p, value=value))]
         turns.append({
-            "index": index, "level": "grounding", "kind": kind if kind == "named_point" else "brightness",
-            "template": kind, "frame": 0, "value": None, "unit": "", "answer": answer, "margin": None, "points": [],
-            "object_ids": [], "witness": [],
+            "index": index, "level": "grounding", "kind": kind, "template": template, "frame": 0, "value": None,
+            "unit": "", "answer": value, "margin": None, "points": [], "object_ids": [], "witness": [],
         })  # fmt: skip
     return row | {"messages": messages, "turns": turns}
 
@@ -98,6 +121,7 @@ def brightness(grey: np.ndarray, u: int, v: int) -> float:
     return 9.9 * float(around.mean()) / 255
 
 
-def _point(u: int, v: int, grey: np.ndarray) -> str:
-    height, width = grey.shape
+def point(u: int, v: int, picture: np.ndarray) -> str:
+    """A pixel of a picture (H, W) as the dialogues write it."""
+    height, width = picture.shape
     return f"the point ({(u + 0.5) / width:.3f}, {(v + 0.5) / height:.3f})"

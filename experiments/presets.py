@@ -10,6 +10,13 @@ RUNS = ("stage1", "practice", "practice_turned", "stage2", "stage3")  # of `spat
 PRACTICES = ("practice", "practice_turned")  # stage 2's recipe on short questions
 PROJECTOR_RATE = 3e-4  # in stage 3
 PRACTICE_RATE = 1e-2  # of learning; lower ones were slower (docs/log.md)
+# From the practices on, instead of stage 2, to a model that reads depth: the runs, by stage 2's recipe, and their rates
+# of language model and projector. In the last one the language model is held, in effect.
+READER_RUNS = {
+    "practice_depth": (PRACTICE_RATE, PRACTICE_RATE),
+    "stage2_depth": (4e-3, 4e-3),
+    "fitting": (1e-7, 3e-3),
+}
 
 # What each run reads: variant ("" = as built), and configuration with its rows. Stage 2 begins with nothing but short
 # questions about points, for among longer texts a small language model does not learn to look at places; and with half
@@ -30,6 +37,21 @@ STAGE_DATA = {
         ("", "multi_view:train[:10%]"),
     ),
     "stage3": (("", "single_view:train"), ("", "multi_view:train")),
+    # The base shows next to no depth, so that behind rooms a language model learns to answer without looking, and then
+    # has nothing to teach. It learns to read depth under pictures of depth; then the projector alone meets rooms.
+    "practice_depth": (("depth_pointing", "grounding:train"),),
+    "stage2_depth": (
+        ("depth_pointing", "grounding:train"),
+        ("depth_pictures", "single_view:train[:50%]"),
+        ("", "alignment:train[:30%]"),
+        ("pointing", "grounding:train[:50%]"),
+        ("", "grounding:train[:20%]"),
+    ),
+    "fitting": (
+        ("depth_questions", "grounding:train"),
+        ("", "single_view:train[:50%]"),
+        ("", "alignment:train[:30%]"),
+    ),
 }
 
 
@@ -55,6 +77,7 @@ class Preset:
         starting: of the base encoder and the language model.
         uses_assets: start from the models that come with the code, where they are; else each seed trains its own.
         stage_steps: of `RUNS`; a run of every arm takes as many steps as stage 3.
+        reader_steps: of `READER_RUNS`.
         batch_size: conversations of a step.
         learning_rate: peak rate of what trains in the encoder; projector and alpha have the recipes'.
         seeds: of everything but the world.
@@ -71,6 +94,7 @@ class Preset:
     starting: StartingModels
     uses_assets: bool
     stage_steps: tuple[int, int, int, int, int]
+    reader_steps: tuple[int, int, int]
     batch_size: int
     learning_rate: float
     seeds: tuple[int, ...]
@@ -81,6 +105,11 @@ class Preset:
     answer_tokens: int = 128
     answer_batch: int | None = None
     num_workers: int = 0
+
+    def steps(self, run: str) -> int:
+        """Of one of `RUNS` or `READER_RUNS`, or of "baseline", which takes as many as stage 3."""
+        numbers = zip((*RUNS, *READER_RUNS), (*self.stage_steps, *self.reader_steps), strict=True)
+        return dict(numbers)["stage3" if run == "baseline" else run]
 
 
 PRESETS = {
@@ -96,6 +125,7 @@ PRESETS = {
         ),
         uses_assets=False,
         stage_steps=(2, 2, 2, 2, 3),  # in the first two steps of stage 3 alpha has no gradient yet
+        reader_steps=(2, 2, 2),
         batch_size=2,
         learning_rate=1e-3,
         seeds=(0,),
@@ -111,8 +141,23 @@ PRESETS = {
         ),
         uses_assets=True,
         stage_steps=(60, 2000, 1000, 120, 150),
+        reader_steps=(500, 120, 60),
         batch_size=8,
         learning_rate=3e-4,
+        seeds=(0,),
+        num_conversations=8,
+        answer_tokens=96,
+    ),
+    "hour": Preset(  # on two cores, for table `teaching`: as many images as the models that come with the code have seen
+        world=WorldSize(num_scenes=2000, views=4, image_size_px=64, workers=1),
+        starting=StartingModels(
+            EncoderShape(width=128, num_layers=4), 2000, 64, LanguageShape(width=64, num_layers=2), 3000, 16
+        ),
+        uses_assets=True,
+        stage_steps=(100, 2200, 1000, 800, 800),
+        reader_steps=(500, 500, 250),
+        batch_size=16,
+        learning_rate=5e-4,
         seeds=(0,),
         num_conversations=8,
         answer_tokens=96,
@@ -124,6 +169,7 @@ PRESETS = {
         ),
         uses_assets=False,
         stage_steps=(200, 3000, 1500, 1500, 600),
+        reader_steps=(800, 800, 400),
         batch_size=32,
         learning_rate=2e-4,
         seeds=(0, 1, 2),

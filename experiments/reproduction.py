@@ -21,7 +21,7 @@ from experiments.tables import TABLES
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "experiments" / "results", ROOT / "docs" / "reproduction.md"
 BEGIN, END = "<!-- results: rendered by python -m experiments.reproduction -->", "<!-- end of results -->"
-TITLES = {"gpu": "On one GPU", "cpu": "A taste, on a CPU"}
+TITLES = {"gpu": "On one GPU", "hour": "An hour, on a CPU", "cpu": "A taste, on a CPU"}
 MET = {True: "yes", False: "**no**", None: "not measured"}
 
 
@@ -36,7 +36,7 @@ def keep(tables: Path, results: Path) -> list[str]:
         preset = json.loads(file.read_text(encoding="utf-8"))["preset"]
         if preset not in TITLES:
             raise ValueError(
-                f"{file} is of the preset {preset!r}, whose numbers mean nothing: keep those of gpu or cpu."
+                f"{file} is of the preset {preset!r}, whose numbers mean nothing: keep those of {', '.join(TITLES)}."
             )
         folder = results / preset
         folder.mkdir(parents=True, exist_ok=True)

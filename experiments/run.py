@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from experiments.pieces import Ledger
     from experiments.presets import Preset
 
-PRESETS = ("smallest", "cpu", "gpu")
+PRESETS = ("smallest", "cpu", "hour", "gpu")
 MORE_TO_DO = 3
 
 
@@ -102,12 +102,13 @@ def make_table(
 def measure_table(name: str, root: Path, preset: "Preset", seed: int, ledger: "Ledger") -> Path:
     """All arms of a table and all their measurements in one seed; returns the seed's folder."""
     from experiments.arms import ARMS
-    from experiments.measure import applies, calls_of, measure_arm, measure_stage2
+    from experiments.measure import applies, calls_of, measure_arm, measure_start
     from experiments.workshop import Workshop
 
     table, workshop = TABLES[name], Workshop(root, preset, seed, ledger)
-    arms = [ARMS[arm] for arm in dict.fromkeys(("language", *table.all_arms)) if arm != "base"]
-    measure_stage2(workshop)
+    names = sorted(table.all_arms, key=lambda arm: arm != "language")  # the claim first
+    arms = [ARMS[arm] for arm in names if arm != "base"]
+    measure_start(workshop, table.reads_depth)
     for call in calls_of(table.measures):  # the probes of all arms come first, for they decide
         for arm in arms:
             if applies(call, arm):

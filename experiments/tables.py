@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.arms import CONTROLS
+from experiments.arms import ARMS, CONTROLS
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Table:
 
     Attributes:
         title: what is compared.
-        arms: rows, keys of `arms.ARMS`; controls are added to every table.
+        arms: rows, keys of `arms.ARMS`.
+        controls: further rows.
         measures: columns, keys of `MEASURES`.
         reference: the arm that differences are taken from.
         paper_columns: what the paper measured in that place.
@@ -61,6 +62,7 @@ class Table:
     title: str
     arms: tuple[str, ...]
     measures: tuple[str, ...] = PROBES
+    controls: tuple[str, ...] = ("language", *CONTROLS)
     reference: str = "base"
     paper_columns: tuple[str, ...] = ()
     paper: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -68,8 +70,13 @@ class Table:
 
     @property
     def all_arms(self) -> tuple[str, ...]:
-        """Rows with base, language and controls, each once."""
-        return tuple(dict.fromkeys(("base", *self.arms, "language", *CONTROLS)))
+        """Rows with base and controls, each once."""
+        return tuple(dict.fromkeys(("base", *self.arms, *self.controls)))
+
+    @property
+    def reads_depth(self) -> bool:
+        """Whether its arms of language start from the model that reads depth."""
+        return any(ARMS[arm].reads_depth for arm in self.arms)
 
 
 ABLATION = ("ImageNet (%)", "ADE20K mIoU", "NYUd RMSE")
@@ -133,6 +140,15 @@ TABLES = {
         (*PROBES, "reading"),
         reference="depth_base",
         note="Differences are from the base that was trained with depth; `language` is the boosted plain base.",
+    ),
+    "teaching": Table(
+        "Teaching: what it takes for language to teach depth",
+        ("questions", "questions_plain", "dialogues", "dialogues_shuffled", "linear_depth"),
+        controls=("questions_shuffled", "captions_only", "random_encoder"),
+        reference="questions_shuffled",
+        note="Differences are from the same questions under the images of other rooms: what the true answers teach. The "
+        "language model has learnt to read depth under pictures of depth; short questions are 16 to an image. A run on "
+        "few images learns them by heart: use preset `hour` or larger.",
     ),
     "levels": Table(
         "Levels: dialogues without pixel, object or scene turns",

@@ -26,6 +26,7 @@ from dataset_builders.facts import RecordFacts
 from dataset_builders.phrasings import PREAMBLE
 from dataset_builders.questions import RELATION_KINDS, Ground, Turn
 from dataset_builders.schema import message, opening_parts, turn_order, validate
+from experiments.depth_questions import Depths, depth_questions, depths_of, in_depth
 from experiments.pointing import masks_of, pointing
 
 Row = dict[str, Any]
@@ -42,8 +43,10 @@ class Variant:
         order: of the turns; None = as they are.
         without, only: levels of turns that are left out, or the ones that are kept; "" = all are kept.
         other_images: every conversation is put under the images of another scene: the same texts, wrong answers.
-        practice: instead of a grounding conversation, short questions about points (`experiments.pointing`).
+        practice: instead of a grounding conversation, short questions about points: "brightness"
+            (`experiments.pointing`) or "depth" (`experiments.depth_questions`).
         turned: half of the images of the practice are mirrored about their diagonal.
+        in_depth: the images are pictures of depth.
     """
 
     description: str
@@ -51,8 +54,15 @@ class Variant:
     without: str = ""
     only: str = ""
     other_images: bool = False
-    practice: bool = False
+    practice: str = ""
     turned: bool = False
+    in_depth: bool = False
+
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether it is made from the depth maps of its images."""
+        return self.in_depth or self.practice == "depth"
 
 
 VARIANTS = {
@@ -64,8 +74,16 @@ VARIANTS = {
     "without_captions": Variant("without caption turns", without="caption"),
     "captions_only": Variant("caption turns only", only="caption"),
     "shuffled_answers": Variant("every conversation under the images of another scene", other_images=True),
-    "pointing": Variant("how bright the image is at points, and what is there", practice=True),
-    "pointing_turned": Variant("the same, with columns for rows in half of the images", practice=True, turned=True),
+    "pointing": Variant("how bright the image is at points, and what is there", practice="brightness"),
+    "pointing_turned": Variant(
+        "the same, with columns for rows in half of the images", practice="brightness", turned=True
+    ),
+    "depth_pointing": Variant("how deep pictures of depth are at points", practice="depth", in_depth=True),
+    "depth_pictures": Variant("every conversation under pictures of depth", in_depth=True),
+    "depth_questions": Variant("how deep rooms are at points, in short questions", practice="depth"),
+    "depth_questions_shuffled": Variant(
+        "the same under the images of another scene", practice="depth", other_images=True
+    ),
 }
 
 
@@ -94,7 +112,8 @@ def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...], 
             continue
         rows = Dataset.from_parquet([str(file) for file in files])
         encoded = rows.cast_column("images", List(Image(decode=False)))
-        changed = changed_rows(list(encoded), VARIANTS[name], workers)
+        depths = depths_of(data, "train") if VARIANTS[name].needs_depth else {}
+        changed = changed_rows(list(encoded), VARIANTS[name], workers, depths)
         if not changed:
             raise ValueError(f"data={str(data)!r}: {name} leaves no conversation of {config!r}.")
         done.parent.mkdir(parents=True, exist_ok=True)
@@ -112,16 +131,28 @@ def make_variant(data: Path, folder: Path, name: str, configs: tuple[str, ...], 
     return folder
 
 
-def changed_rows(rows: list[Row], variant: Variant, workers: int = 1) -> list[Row]:
+def changed_rows(rows: list[Row], variant: Variant, workers: int = 1, depths: Depths | None = None) -> list[Row]:
     """The rows of a configuration under a variant, in their order; rows that no turn is left of are dropped.
+
+    Args:
+        rows: with their images as the bytes of files.
+        variant: what is changed.
+        workers: processes; they change no byte.
+        depths: depth maps of the images, where the variant needs them.
 
     Raises:
         ValueError: a row that does not pass the gate of the builder after the change.
     """
+    if variant.practice == "depth":
+        rows = [depth_questions(row, depths or {}) for row in rows]
+    elif variant.practice:
+        rows = [pointing(row, variant.turned) for row in rows]
+    if variant.in_depth:
+        rows = [in_depth(row, depths or {}) for row in rows]
     if variant.other_images:
-        return with_other_images(rows)
-    if variant.practice:
-        return [pointing(row, variant.turned) for row in rows]
+        rows = with_other_images(rows)
+    if variant.practice or variant.in_depth or variant.other_images:
+        return rows
     if workers == 1:
         changed = [reworded(variant, row) for row in rows]
     else:

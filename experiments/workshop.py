@@ -13,7 +13,7 @@ from experiments.arms import BASELINES, Arm
 from experiments.base_encoder import train_base_encoder
 from experiments.language_model import train_language_model
 from experiments.pieces import Ledger, Piece, device, remove_checkpoints, run_verb, shown, typed
-from experiments.presets import PRACTICE_RATE, PRACTICES, PROJECTOR_RATE, RUNS, STAGE_DATA, Preset
+from experiments.presets import PRACTICE_RATE, PRACTICES, PROJECTOR_RATE, READER_RUNS, STAGE_DATA, Preset
 from experiments.variants import make_variant
 from experiments.world import World, make_world
 from trainers.run_record import read_record
@@ -121,27 +121,44 @@ class Workshop:
         if shipped:
             model = self._with_encoder(shipped, self.base(kind), folder / "start")
         else:
-            start = {"--encoder": self.base(kind), "--language_model": self.language_model()}
-            model = self._train(folder / "stage1", "stage1", start, self._data("stage1"))
-            rate = ["--learning_rate", f"{PRACTICE_RATE:g}"]
-            for run in PRACTICES:
-                model = self._train(folder / run, run, {"--model": model}, self._data(run), rate)
+            model = self._practised(kind)
         return self._train(folder / "stage2", "stage2", {"--model": model}, self._data("stage2"))
+
+    def depth_reader(self) -> Piece:
+        """The model that has learnt to read depth under pictures of depth, with the plain base; an asset."""
+        if shipped := self._asset("depth_reader"):
+            return shipped
+        model = self._practised("plain")
+        for run, rates in READER_RUNS.items():
+            folder = self.folder / "plain" / run
+            model = self._train(folder, run, {"--model": model}, self._data(run), rate_words(*rates))
+        return model
+
+    def _practised(self, kind: str) -> Piece:
+        """The model after stage 1 and both practices, of an encoder that the shipped models do not know."""
+        start = {"--encoder": self.base(kind), "--language_model": self.language_model()}
+        model = self._train(self.folder / kind / "stage1", "stage1", start, self._data("stage1"))
+        for run in PRACTICES:
+            folder = self.folder / kind / run
+            model = self._train(folder, run, {"--model": model}, self._data(run), rate_words(PRACTICE_RATE))
+        return model
+
+    def start_of(self, arm: Arm) -> Piece:
+        """The model that stage 3 of an arm starts from."""
+        return self.depth_reader() if arm.reads_depth else self.stage2(arm.base)
 
     def arm(self, arm: Arm) -> Piece:
         """The run of an arm; its encoder is at `encoder_of`."""
         if not arm.learns_from:
             return self.base(arm.base)
         folder = self.folder / "arms" / arm.name
-        rate = ["--learning_rate", f"{arm.rate * self.preset.learning_rate:g}"]
-        if arm.boosted == "upper":
-            rate += ["--boosted_layers", *map(str, self._upper_half(arm))]
+        rate = arm.rate * self.preset.learning_rate
+        layers = ["--boosted_layers", *map(str, self._upper_half(arm))] if arm.boosted == "upper" else []
         if arm.learns_from in BASELINES:
-            words = ["--objective", arm.learns_from, *rate]
+            words = ["--objective", arm.learns_from, *rate_words(rate), *layers]
             return self._train(folder, "baseline", {"--encoder": self.base(arm.base)}, self._arm_data(arm), words)
-        rate += ["--projector_learning_rate", f"{PROJECTOR_RATE:g}"]
-        start = {"--model": self.stage2(arm.base)}
-        return self._train(folder, "stage3", start, self._arm_data(arm), [*rate, *arm.settings])
+        words = [*rate_words(rate), *layers, *rate_words(projector=PROJECTOR_RATE), *arm.settings]
+        return self._train(folder, "stage3", {"--model": self.start_of(arm)}, self._arm_data(arm), words)
 
     def reader(self, arm: Arm) -> Piece:
         """Stage 2's model, which learns to read an arm's encoder: the latter stays frozen, and dialogues have images.
@@ -172,10 +189,10 @@ class Workshop:
     def _train(
         self, folder: Path, run: str, start: dict[str, Piece], data: list[str], words: list[str] | None = None
     ) -> Piece:
-        """One run of `spatialboost train`: one of `RUNS`, or "baseline", which takes as many steps as stage 3."""
+        """One run of `spatialboost train`, of the number of steps that the preset has for it."""
         from trainers import sft
 
-        steps = self.preset.stage_steps[RUNS.index("stage3" if run == "baseline" else run)]
+        steps = self.preset.steps(run)
         argv = ["--config", shown(recipe_of(run))]
         argv += [word for option, piece in start.items() for word in (option, shown(piece.folder))]
         argv += ["--datasets", *data, *(words or []), "--output_dir", shown(folder), "--max_steps", str(steps)]
@@ -239,13 +256,19 @@ class Workshop:
         return self.ledger.do(folder, command, [base], work)
 
 
+def rate_words(rate: float | None = None, projector: float | None = None) -> list[str]:
+    """Arguments of `spatialboost train` for peak rates."""
+    words = ["--learning_rate", f"{rate:g}"] if rate else []
+    return [*words, "--projector_learning_rate", f"{projector:g}"] if projector else words
+
+
 def recipe_of(run: str) -> Path:
-    """The file with the settings of one of `RUNS`, or of "baseline"."""
-    return RECIPES / f"{'stage2' if run in PRACTICES else run}.yaml"
+    """The file with the settings of one of `RUNS` or `READER_RUNS`, or of "baseline"."""
+    return RECIPES / f"{'stage2' if run in (*PRACTICES, *READER_RUNS) else run}.yaml"
 
 
 def entries_of(run: str, data: Path, folder_of: Callable[[str, str], Path]) -> list[str]:
-    """The entries of `--datasets` of one of `RUNS`; of the smallest worlds all rows, for a share may be none.
+    """The entries of `--datasets` of a run; of the smallest worlds all rows, for a share may be none.
 
     Args:
         run: key of `STAGE_DATA`.

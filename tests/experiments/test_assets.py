@@ -39,10 +39,10 @@ def made(rooms, tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_recorded_recipe_is_the_code_s_and_the_files_are_the_recorded_ones(name):
     record = read_record(ASSETS / name)
-    assert record["recipe"] == described(SHIPPED), "the recipe was changed: python -m experiments.assets"
+    assert record["recipe"] == described(SHIPPED, name), "the recipe was changed: python -m experiments.assets"
     found = {file.name: sha256(file) for file in (ASSETS / name).iterdir() if file.name != "run.json"}
     assert found == record["files"]
-    assert record["command"] == "python -m experiments.assets" and record["git_commit"] and record["hardware"]
+    assert record["command"].split(" --only ")[0] == "python -m experiments.assets" and record["git_commit"] and record["hardware"]
     card = (ASSETS / name / "README.md").read_text()
     assert record["command"] in card and f"seed {SHIPPED.seed}" in card and record["git_commit"] in card
 
@@ -69,11 +69,11 @@ def test_one_command_makes_them_all(made):
     folder = made / "assets"
     for name in NAMES:
         record = json.loads((folder / name / "run.json").read_text())
-        assert record["recipe"] == described(TINY) and record["hardware"] and record["trained"]
+        assert record["recipe"] == described(TINY, name) and record["hardware"] and record["trained"]
         files = {file.name: sha256(file) for file in (folder / name).iterdir() if file.name != "run.json"}
         assert files == record["files"]
         assert str(made) not in json.dumps(record) + (folder / name / "README.md").read_text()  # nobody's own folders
-    for name in ("stage2", "vlm"):
+    for name in ("stage2", "vlm", "depth_reader"):
         model = SpatialBoostForConditionalGeneration.from_pretrained(folder / name)
         check_starting_point(StageArguments(stage=3, model=str(folder / name), datasets=[]))
         assert model.dtype == torch.bfloat16 and not [*(folder / name).glob("*.py")]
@@ -93,7 +93,7 @@ def test_a_changed_file_or_recipe_is_noticed(made, tmp_path):
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
     assert sha256(folder / "model.safetensors") != record["files"]["model.safetensors"]
-    assert described(AssetRecipe(**vars(TINY) | {"seed": 1})) != record["recipe"]
+    assert described(AssetRecipe(**vars(TINY) | {"seed": 1}), "base") != record["recipe"]
 
 
 def test_reading_tells_a_model_that_looks_from_one_that_does_not(made, rooms, tmp_path):
@@ -119,7 +119,7 @@ def test_reading_tells_a_model_that_looks_from_one_that_does_not(made, rooms, tm
 def test_mistakes_are_told_in_a_sentence(made, monkeypatch, tmp_path, capsys):
     assert command(lambda: assets.main(["--smallest"])) == 2
     assert "would replace the assets" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="pass one of base, language_model, stage2, vlm, boosted"):
+    with pytest.raises(ValueError, match="pass one of base, language_model, stage2, vlm, boosted, depth_reader"):
         asset("encoder")
     monkeypatch.setattr(assets, "ASSETS", tmp_path)
     with pytest.raises(ValueError, match="rebuild it with `python -m experiments.assets`"):

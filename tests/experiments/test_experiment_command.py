@@ -21,9 +21,9 @@ def tiny(monkeypatch):
     world = WorldSize(num_scenes=6, views=2, image_size_px=32, workers=1)
     starting = replace(smallest.starting, encoder=replace(smallest.starting.encoder, image_size_px=32))
     monkeypatch.setitem(presets.PRESETS, "smallest", replace(smallest, world=world, starting=starting))
-    monkeypatch.setattr(tables, "CONTROLS", ("captions_only",))
     monkeypatch.setitem(tables.CALLS, "probes", ("depth_linear",))
-    monkeypatch.setitem(tables.TABLES, "tiny", tables.Table("A tiny table", ("base", "language"), ("depth",)))
+    table = tables.Table("A tiny table", ("base", "language"), ("depth",), controls=("captions_only",))
+    monkeypatch.setitem(tables.TABLES, "tiny", table)
 
 
 def test_a_table_from_nothing_and_a_second_run_that_only_reads(tiny, tmp_path, capsys):

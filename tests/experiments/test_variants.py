@@ -12,13 +12,14 @@ from PIL import Image
 
 from dataset_builders.phrasings import RECALL
 from dataset_builders.schema import validate
+from experiments.depth_questions import depth_m, depths_of, in_depth, picture_of
 from experiments.pointing import NUM_QUESTIONS, masks_of
 from experiments.variants import VARIANTS, changed_rows, make_variant, scene_of, with_other_images, worded_again
 from tests.commands import build
 from trainers.data import load_training_data
 
 CONFIGS = ("single_view", "multi_view")
-WORDED = [name for name, one in VARIANTS.items() if not (one.other_images or one.practice)]
+WORDED = [name for name, one in VARIANTS.items() if not (one.other_images or one.practice or one.in_depth)]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("orders")
     for order in ("forward", "reverse", "random"):
         argv = ["--source", "synthetic", "--num-scenes", "8", "--resolution", "64", "--order", order]
-        configs = "single_view,multi_view,multi_view_vqa,grounding" if order == "forward" else "single_view,multi_view"
+        configs = (
+            "single_view,multi_view,multi_view_vqa,grounding,dense" if order == "forward" else "single_view,multi_view"
+        )
         assert build([*argv, "--configs", configs, "--output", str(root / order)]) == 0
     return root
 
@@ -143,3 +146,54 @@ def test_practice_asks_about_points_and_answers_by_pixels_and_masks(built, tmp_p
     assert {*turned} == ({False, True} if variant == "pointing_turned" else {False}), turned
     assert sum(values.values()) > 2 * sum(names.values())
     assert load_training_data([f"{folder}:grounding:train"])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_conversation_under_pictures_of_depth_keeps_its_words(built, tmp_path, config):
+    folder = make_variant(built / "forward", tmp_path, "depth_pictures", (config,))
+    old, new = rows_of(built / "forward", config), rows_of(folder, config)
+    depths = depths_of(built / "forward", "train")
+    assert len(new) == len(old) > 2
+    for before, row in zip(old, new):
+        assert row["messages"] == before["messages"] and row["turns"] == before["turns"]
+        for image, shown in zip(before["images"], row["images"], strict=True):
+            depth, grey = (
+                depth_m(image, depths),
+                np.asarray(Image.open(io.BytesIO(shown["bytes"])).convert("L"), float),
+            )
+            assert np.corrcoef(np.log(depth[depth > 0]), grey[depth > 0])[0, 1] < -0.6
+    assert load_training_data([f"{folder}:{config}:train"])
+
+
+@pytest.mark.parametrize("variant", ["depth_pointing", "depth_questions", "depth_questions_shuffled"])
+def test_questions_about_depth_are_answered_by_the_depth_map(built, tmp_path, variant):
+    folder = make_variant(built / "forward", tmp_path, variant, ("grounding",))
+    depths, read = depths_of(built / "forward", "train"), []
+    old, new = rows_of(built / "forward", "grounding"), rows_of(folder, "grounding")
+    for before, row in zip(old, new):
+        depth = depth_m(before["images"][0], depths)
+        if variant == "depth_pointing":
+            assert row["images"] == in_depth(before, depths)["images"] != before["images"]
+        else:
+            assert (row["images"] == before["images"]) == (variant == "depth_questions")
+        assert len(row["messages"]) == 2 * NUM_QUESTIONS
+        for asked, told in zip(row["messages"][::2], row["messages"][1::2]):
+            ((x, y),) = re.findall(r"the point \((0\.\d{3}), (0\.\d{3})\)", asked["content"][-1]["text"])
+            value, unit = re.search(r"([\d.]+) (c?m)\.$", told["content"][0]["text"]).groups()
+            metres = float(value) / (100 if unit == "cm" else 1)
+            assert metres == pytest.approx(depth[int(float(y) * 64), int(float(x) * 64)], abs=0.0006)
+            read.append(metres)
+    assert len(read) > 3 * NUM_QUESTIONS and np.std(read) > 0.3
+    assert load_training_data([f"{folder}:grounding:train"])
+
+
+def test_a_picture_of_depth_is_light_near_and_dark_far_and_wrong_from_patch_to_patch():
+    depth = np.full((64, 60), 2.0)
+    depth[:, 30:] = 6.0
+    depth[:8, :8] = 0.0  # no reading: as far as it goes
+    grey = picture_of(depth, np.random.default_rng(0)).astype(float)
+    assert grey.shape == (64, 60, 3) and (grey[..., 0] == grey[..., 2]).all()
+    assert grey[8:, :24].mean() > grey[8:, 32:].mean() + 50 > grey[:8, :8].mean() + 50
+    levels = {grey[row, column, 0] for row in range(8, 64, 8) for column in range(0, 24, 8)}
+    assert len(levels) > 15  # every patch is wrong by itself
+    assert all(np.ptp(grey[row : row + 8, 8:16]) == 0 for row in range(8, 64, 8))
