@@ -147,12 +147,12 @@ def dialogues_teach_depth(arms: Arms) -> Aim:
 def _teaches_depth(claim: str, arms: Arms, name: str) -> Aim:
     """The arm is better than with shuffled answers and than the base, and beyond chance than the reference."""
     claim = f"{claim}: more than shuffled answers, and than none"
-    means = [_mean(arms, one, "depth") for one in (name, f"{name}_shuffled", "base")]
-    if None in means:
+    own, shuffled, base = (_mean(arms, one, "depth") for one in (name, f"{name}_shuffled", "base"))
+    if own is None or shuffled is None or base is None:
         return Aim(claim, "not measured", None)
     word = _verdict(arms, name, "depth")
-    found = "depth RMSE {:.3f} m, shuffled {:.3f}, base {:.3f}".format(*means)
-    return Aim(claim, f"{found} ({word})", word == "better" and means[0] < min(means[1:]))  # type: ignore
+    found = f"depth RMSE {own:.3f} m, shuffled {shuffled:.3f}, base {base:.3f} ({word})"
+    return Aim(claim, found, word == "better" and own < min(shuffled, base))
 
 
 def mean_gain(

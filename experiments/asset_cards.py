@@ -26,8 +26,8 @@ at points (stages 1 and 2 of SpatialBoost). The tables of the miniature start st
 made-up rooms.""",
     "boosted": """An adapter: Attn_plus and alpha of every layer, trained by the stages of SpatialBoost on `base` and
 `language_model`.""",
-    "depth_reader": """`base`, still frozen, and `language_model`, which has learnt to read depth under grey pictures of
-it; then the projector alone met rooms. `spatialboost experiment teaching` starts stage 3 from here.""",
+    "depth_reader": """`base`, still frozen, and `language_model`, which has learnt to read depth under grey pictures
+of it; then the projector alone met rooms. `spatialboost experiment teaching` starts stage 3 from here.""",
 }
 USE_VLM = """from modeling_spatialboost import SpatialBoostForConditionalGeneration, SpatialBoostProcessor
 
@@ -52,7 +52,9 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.f
 model = SpatialBoostModel.from_adapter("experiments/assets/boosted", "experiments/assets/base")""",
 }
 TAGS = {name: "image-feature-extraction" for name in ("base", "boosted")}
-TAGS |= {name: "image-text-to-text" for name in ("stage2", "vlm", "depth_reader")} | {"language_model": "text-generation"}
+TAGS |= {name: "image-text-to-text" for name in ("stage2", "vlm", "depth_reader")} | {
+    "language_model": "text-generation"
+}
 READING = (
     """Held-out questions, with the own image, another one, and none. Where the three are alike, it does not look."""
 )

@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ def train_runs(recipe: AssetRecipe, runs: tuple[str, ...], data: Path, output: P
     def folder_of(variant: str, config: str) -> Path:
         return make_variant(data, work / variant, variant, (config,), recipe.world.workers) if variant else data
 
-    before = {run: earlier for chain in CHAINS.values() for earlier, run in zip(chain, chain[1:])}
+    before = {run: earlier for chain in CHAINS.values() for earlier, run in pairwise(chain)}
     for run in runs:
         names = entries_of(run, data, folder_of)
         start = ["--encoder", str(output / "base"), "--language_model", str(output / "language_model")]

@@ -10,8 +10,8 @@ RUNS = ("stage1", "practice", "practice_turned", "stage2", "stage3")  # of `spat
 PRACTICES = ("practice", "practice_turned")  # stage 2's recipe on short questions
 PROJECTOR_RATE = 3e-4  # in stage 3
 PRACTICE_RATE = 1e-2  # of learning; lower ones were slower (docs/log.md)
-# From the practices on, instead of stage 2, to a model that reads depth: the runs, by stage 2's recipe, and their rates
-# of language model and projector. In the last one the language model is held, in effect.
+# From the practices on, instead of stage 2, to a model that reads depth: runs by stage 2's recipe, and their rates of
+# language model and projector. In the last one the language model is held, in effect.
 READER_RUNS = {
     "practice_depth": (PRACTICE_RATE, PRACTICE_RATE),
     "stage2_depth": (4e-3, 4e-3),
@@ -148,7 +148,7 @@ PRESETS = {
         num_conversations=8,
         answer_tokens=96,
     ),
-    "hour": Preset(  # on two cores, for table `teaching`: as many images as the models that come with the code have seen
+    "hour": Preset(  # on two cores, for table `teaching`: as many images as the shipped models have seen
         world=WorldSize(num_scenes=2000, views=4, image_size_px=64, workers=1),
         starting=StartingModels(
             EncoderShape(width=128, num_layers=4), 2000, 64, LanguageShape(width=64, num_layers=2), 3000, 16

@@ -146,9 +146,9 @@ TABLES = {
         ("questions", "questions_plain", "dialogues", "dialogues_shuffled", "linear_depth"),
         controls=("questions_shuffled", "captions_only", "random_encoder"),
         reference="questions_shuffled",
-        note="Differences are from the same questions under the images of other rooms: what the true answers teach. The "
-        "language model has learnt to read depth under pictures of depth; short questions are 16 to an image. A run on "
-        "few images learns them by heart: use preset `hour` or larger.",
+        note="Differences are from the same questions under the images of other rooms: what the true answers teach. "
+        "The language model has learnt to read depth under pictures of depth; short questions are 16 to an image. A "
+        "run on few images learns them by heart: use preset `hour` or larger.",
     ),
     "levels": Table(
         "Levels: dialogues without pixel, object or scene turns",

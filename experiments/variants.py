@@ -58,7 +58,6 @@ class Variant:
     turned: bool = False
     in_depth: bool = False
 
-
     @property
     def needs_depth(self) -> bool:
         """Whether it is made from the depth maps of its images."""

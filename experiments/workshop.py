@@ -118,10 +118,8 @@ class Workshop:
         folder, shipped = self.folder / kind, self._asset("stage2")
         if shipped and kind == "plain":
             return shipped
-        if shipped:
-            model = self._with_encoder(shipped, self.base(kind), folder / "start")
-        else:
-            model = self._practised(kind)
+        exchanged = shipped and self._with_encoder(shipped, self.base(kind), folder / "start")
+        model = exchanged or self._practised(kind)
         return self._train(folder / "stage2", "stage2", {"--model": model}, self._data("stage2"))
 
     def depth_reader(self) -> Piece:

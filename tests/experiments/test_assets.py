@@ -42,7 +42,11 @@ def test_the_recorded_recipe_is_the_code_s_and_the_files_are_the_recorded_ones(n
     assert record["recipe"] == described(SHIPPED, name), "the recipe was changed: python -m experiments.assets"
     found = {file.name: sha256(file) for file in (ASSETS / name).iterdir() if file.name != "run.json"}
     assert found == record["files"]
-    assert record["command"].split(" --only ")[0] == "python -m experiments.assets" and record["git_commit"] and record["hardware"]
+    assert (
+        record["command"].split(" --only ")[0] == "python -m experiments.assets"
+        and record["git_commit"]
+        and record["hardware"]
+    )
     card = (ASSETS / name / "README.md").read_text()
     assert record["command"] in card and f"seed {SHIPPED.seed}" in card and record["git_commit"] in card
 
@@ -82,6 +86,21 @@ def test_one_command_makes_them_all(made):
         assert torch.equal(parameter, boosted.state_dict()[name])
     assert len(boosted.alpha_table()) == SHAPE.num_layers
     assert AutoImageProcessor.from_pretrained(folder / "base").size["height"] == SHAPE.image_size_px
+
+
+def test_one_asset_is_made_again_and_the_others_stay(made, rooms, monkeypatch, capsys):
+    monkeypatch.setattr(assets, "make_world", lambda folder, size, seed: World(rooms, rooms, rooms))
+    monkeypatch.setattr(assets, "SMALLEST", TINY)
+    before = {file: file.stat().st_mtime_ns for file in (made / "assets").rglob("*.*")}
+    argv = ["--smallest", "--only", "depth_reader", "--output", str(made / "assets"), "--work", str(made / "work")]
+    assert assets.main(argv) == 0
+    changed = {file.parent.name for file, time in before.items() if file.stat().st_mtime_ns != time}
+    assert changed == {"depth_reader"}
+    record = read_record(made / "assets" / "depth_reader")
+    assert record["command"] == "python -m experiments.assets --only depth_reader --smallest"
+    assert [part["run"] for part in record["trained"]] == list(assets.CHAINS["depth_reader"])
+    assert {"depth_pointing", "depth_questions", "single_view_in_depth"} <= record["reading"].keys()
+    capsys.readouterr()
 
 
 def test_a_changed_file_or_recipe_is_noticed(made, tmp_path):

@@ -9,7 +9,7 @@ from experiments import aims, findings, workshop
 from experiments.arms import ARMS, CONTROLS
 from experiments.measure import Reading, applies
 from experiments.pieces import MARKER, Ledger, OutOfBudget, Piece, run_verb
-from experiments.presets import PRACTICES, PRESETS
+from experiments.presets import PRACTICES, PRESETS, READER_RUNS
 from experiments.table_report import draw, render_markdown
 from experiments.tables import CALLS, MEASURES, TABLES
 from trainers import sft
@@ -115,6 +115,21 @@ def test_claims_are_judged_by_what_was_found(folders, monkeypatch):
     assert aims._highest("-", lost, "b", ("c",)).met is False  # less bad than another is no help
 
 
+def test_language_teaches_depth_only_where_wrong_answers_do_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(findings, "RESAMPLES", 40)
+
+    def judged(name, **quality):
+        write_measurements(
+            tmp_path / name, 0, lambda arm: {"base": 0.5, "dialogues_shuffled": 0.5, **quality}.get(arm, 0.6)
+        )
+        found = findings.findings_of("teaching", {0: tmp_path / name})
+        return [aim["met"] for aim in aims.aims_of(found)]
+
+    assert judged("taught", questions=0.8, questions_shuffled=0.5, dialogues=0.7) == [True, True]
+    assert judged("more training", questions=0.8, questions_shuffled=0.8, dialogues=0.5) == [False, False]
+    assert judged("harm undone", questions=0.45, questions_shuffled=0.4, dialogues=0.45) == [False, False]
+
+
 def test_a_weak_base_is_labelled(tmp_path, monkeypatch):
     monkeypatch.setattr(findings, "RESAMPLES", 10)
     write_measurements(tmp_path, 0, lambda name: 0.2)  # depth is worse than by position alone, classes by chance
@@ -207,11 +222,23 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
     assert practice.datasets == [f"{tmp_path / 'root/variants/pointing'}:grounding:train"]
     assert turned.model.endswith("plain/practice") and stage2.model.endswith("plain/practice_turned")
     assert taken.max_steps == preset.stage_steps[1] and settings.max_steps == preset.stage_steps[3]
+    reader = {run: said[str(tmp_path / f"root/seed0/plain/{run}")] for run in READER_RUNS}
+    assert [one.model.rsplit("/", 1)[1] for one, _ in reader.values()] == [PRACTICES[-1], *list(READER_RUNS)[:-1]]
+    assert [settings.max_steps for _, settings in reader.values()] == list(preset.reader_steps)
+    held = reader["fitting"][1]
+    assert held.learning_rate < 1e-6 < 1e-3 < held.projector_learning_rate
     trained = {name.rsplit("/arms/")[1]: both for name, both in said.items() if "/arms/" in name}
     assert trained.keys() == {arm.name for arm in ARMS.values() if arm.learns_from}
     steps = {training.max_steps for _, training in trained.values()}
     batches = {training.per_device_train_batch_size for _, training in trained.values()}
     assert (steps, batches) == ({preset.stage_steps[-1]}, {preset.batch_size})  # equal budgets
+    starts = {name: one.model.rsplit("/", 1)[1] for name, (one, _) in trained.items() if one.objective == "language"}
+    assert {name for name, start in starts.items() if start == "fitting"} == {
+        a.name for a in ARMS.values() if a.reads_depth
+    }
+    assert (
+        trained["questions_plain"][0].datasets == trained["questions"][0].datasets != trained["dialogues"][0].datasets
+    )
     assert trained["data_25"][0].datasets[0].endswith(":single_view:train[:20]")
     assert "variants/shuffled_answers:multi_view" in trained["shuffled_answers"][0].datasets[1]
     assert trained["upper_half"][0].boosted_layers == [3, 4, 5] and trained["alpha_head"][0].alpha_sharing == "head"

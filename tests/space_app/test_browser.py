@@ -166,7 +166,7 @@ def test_two_turns_of_a_chat_with_a_point_and_a_region(page, monkeypatch):
 
 
 def place_of(mark, figure):
-    """Centre x, y, width and height of a mark as shares of its image; in one go, for marks are drawn anew at any time."""
+    """Centre x, y, width and height of a mark as shares of its image; in one go, for it may be drawn anew."""
     return figure.evaluate(
         """(figure, mark) => {
             const image = figure.querySelector("img").getBoundingClientRect();
