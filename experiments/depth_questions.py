@@ -1,10 +1,10 @@
-"""Pictures of depth, for stage 2 of the miniature: grey that shows how far away things are, light for near.
+"""Short questions about depth at points, and pictures of depth: grey that shows how far away things are.
 
 What stage 3 teaches an encoder comes back through its language model, which must hence know how to read depth off
 tokens that show it. The base's do not, and from them a language model only learns to answer without looking. A
-picture of depth shows it to any encoder, so a language model can learn on such pictures to read, compare and reason;
-the encoder is frozen, and no picture of a room ever comes with a word about its depth before stage 3. The grey is
-wrong by a quarter from patch to patch, so that a model learns how far to trust what it sees.
+picture of depth, light for near, shows it to any encoder, so a language model can learn on such pictures to read,
+compare and reason while the encoder is frozen. The grey is wrong by a quarter from patch to patch, so that a model
+learns how far to trust what it sees.
 """
 
 import hashlib
