@@ -82,12 +82,17 @@ _ROWS = (
     Arm("questions", "short depth questions", variant="depth_questions", configs=GROUNDING, reads_depth=True),
     Arm(
         "questions_shuffled",
-        "the same, shuffled answers",
+        "short depth questions, shuffled answers",
         variant="depth_questions_shuffled",
         configs=GROUNDING,
         reads_depth=True,
     ),
-    Arm("questions_plain", "the same, model does not read depth", variant="depth_questions", configs=GROUNDING),
+    Arm(
+        "questions_plain",
+        "short depth questions, model does not read depth",
+        variant="depth_questions",
+        configs=GROUNDING,
+    ),
     Arm("dialogues", "12-turn dialogues", configs=("single_view",), reads_depth=True),
     Arm(
         "dialogues_shuffled",

@@ -168,12 +168,13 @@ def read_measure(folder: Path, arm: Arm, measure: Measure) -> Reading | None:
 
     Args:
         folder: `Workshop.folder` of a seed.
-        arm: the plain base is read off the other side of the boosted arm's measurement.
+        arm: the plain base is read off the other side of the boosted arm's measurement, or of any.
         measure: a row of `MEASURES`.
     """
-    side, name = ("base", "language") if arm.name == "base" else ("boosted", arm.name)
-    place = folder / "measures" / measure.call / name
-    if not (place / "results.json").is_file():
+    measured, side = folder / "measures" / measure.call, "base" if arm.name == "base" else "boosted"
+    places = [measured / "language", *sorted(measured.glob("*"))] if side == "base" else [measured / arm.name]
+    place = next((place for place in places if (place / "results.json").is_file()), None)
+    if place is None:
         return None
     entry = json.loads((place / "results.json").read_text())["tasks"][measure.entry]
     row = entry["metrics"].get(measure.metric)
