@@ -40,6 +40,9 @@ def findings_of(name: str, folders: dict[int, Path]) -> dict[str, Any]:
             ours, theirs = (readings[measure].get(one, {}) for one in (table.reference, arm))
             if theirs and ours.keys() >= theirs.keys():
                 cells[measure] = compared(MEASURES[measure], ours, theirs, arm == table.reference)
+                shuffled = readings[measure].get(dict(table.shuffled).get(arm, ""), {})
+                if shuffled and shuffled.keys() >= theirs.keys():
+                    cells[measure]["over_shuffled"] = compared(MEASURES[measure], shuffled, theirs, same=False)
         arms[arm] = {"label": ARMS[arm].label, "measures": cells, "paper": list(dict(table.paper).get(arm, ()))}
     shown = {measure: _described(measure) for measure in table.measures}
     found = {

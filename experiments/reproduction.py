@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "experiments" / "results", ROOT / "docs" / "reproduction.md"
 BEGIN, END = "<!-- results: rendered by python -m experiments.reproduction -->", "<!-- end of results -->"
 TITLES = {"gpu": "On one GPU", "hour": "An hour, on a CPU", "cpu": "A taste, on a CPU"}
+ON_MANY_IMAGES = "teaching"  # this table, which `hour` is for and `cpu` too small
 MET = {True: "yes", False: "**no**", None: "not measured"}
 
 
@@ -100,7 +101,8 @@ def summary(found: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def _lacking(found: dict[str, dict[str, dict[str, Any]]], preset: str) -> list[str]:
-    return [name for name in TABLES if name not in found.get(preset, {})]
+    expected = {"hour": [ON_MANY_IMAGES], "cpu": [name for name in TABLES if name != ON_MANY_IMAGES]}
+    return [name for name in expected.get(preset, TABLES) if name not in found.get(preset, {})]
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -25,6 +25,8 @@ def render_markdown(found: dict[str, Any]) -> str:
         parts += ["**BASE TOO WEAK: the admission gate failed, so nothing here is evidence.**", ""]
     parts += [score_table(found), ""]
     parts += [f"Differences from {found['arms'][found['reference']]['label']}:", "", difference_table(found), ""]
+    if over := difference_table(found, "over_shuffled"):
+        parts += ["Differences from the same with shuffled answers, which is what the true ones teach:", "", over, ""]
     if paper := paper_table(found):
         parts += ["The paper, in this place:", "", paper, ""]
     if found["aims"]:
@@ -48,14 +50,20 @@ def score_table(found: dict[str, Any]) -> str:
     return _table(["arm", *_heads(found)], rows)
 
 
-def difference_table(found: dict[str, Any]) -> str:
-    """Arms by measures, paired differences with their intervals."""
-    rows = [
-        [_arm_label(name, arm), *(_difference(arm["measures"].get(measure)) for measure in found["measures"])]
-        for name, arm in found["arms"].items()
-        if name != found["reference"]
-    ]
-    return _table(["arm", *_heads(found)], rows)
+def difference_table(found: dict[str, Any], over: str = "") -> str:
+    """Arms by measures, paired differences with their intervals.
+
+    Args:
+        found: what a table's JSON holds.
+        over: "" = from the reference; "over_shuffled" = from the own control, "" where no arm has one.
+    """
+    rows = []
+    for name, arm in found["arms"].items():
+        cells = [arm["measures"].get(measure, {}) for measure in found["measures"]]
+        cells = [cell.get(over, {}) if over else cell for cell in cells]
+        if name != found["reference"] and (any(cells) or not over):
+            rows.append([_arm_label(name, arm), *map(_difference, cells)])
+    return _table(["arm", *_heads(found)], rows) if rows else ""
 
 
 def paper_table(found: dict[str, Any]) -> str:

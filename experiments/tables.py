@@ -53,6 +53,7 @@ class Table:
         arms: rows, keys of `arms.ARMS`.
         controls: further rows.
         measures: columns, keys of `MEASURES`.
+        shuffled: arms with their own control of shuffled answers: what they have over it, the true answers taught.
         reference: the arm that differences are taken from.
         paper_columns: what the paper measured in that place.
         paper: by arm, the paper's numbers; arms that it has not are absent.
@@ -63,6 +64,7 @@ class Table:
     arms: tuple[str, ...]
     measures: tuple[str, ...] = PROBES
     controls: tuple[str, ...] = ("language", *CONTROLS)
+    shuffled: tuple[tuple[str, str], ...] = (("language", "shuffled_answers"),)
     reference: str = "base"
     paper_columns: tuple[str, ...] = ()
     paper: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -145,10 +147,9 @@ TABLES = {
         "Teaching: what it takes for language to teach depth",
         ("questions", "questions_plain", "dialogues", "dialogues_shuffled", "linear_depth"),
         controls=("questions_shuffled", "captions_only", "random_encoder"),
-        reference="questions_shuffled",
-        note="Differences are from the same questions under the images of other rooms: what the true answers teach. "
-        "The language model has learnt to read depth under pictures of depth; short questions are 16 to an image. A "
-        "run on few images learns them by heart: use preset `hour` or larger.",
+        shuffled=(("questions", "questions_shuffled"), ("dialogues", "dialogues_shuffled")),
+        note="The language model has learnt to read depth under pictures of depth; short questions are 16 to an image. "
+        "From few images their answers are learnt by heart: use preset `hour` or larger.",
     ),
     "levels": Table(
         "Levels: dialogues without pixel, object or scene turns",

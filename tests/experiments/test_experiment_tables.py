@@ -125,7 +125,7 @@ def test_language_teaches_depth_only_where_wrong_answers_do_not(monkeypatch, tmp
         )
         shutil.rmtree(tmp_path / name / "measures/probes/language")  # which this table does not have
         found = findings.findings_of("teaching", {0: tmp_path / name})
-        assert found["arms"]["base"]["measures"]["depth"]["difference"] and found["gate"]["admitted"] is not None
+        assert found["arms"]["base"]["measures"]["depth"]["mean"] and found["gate"]["admitted"] is not None
         return [aim["met"] for aim in aims.aims_of(found)]
 
     assert judged("taught", questions=0.8, questions_shuffled=0.5, dialogues=0.7) == [True, True]
