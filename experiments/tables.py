@@ -145,8 +145,8 @@ TABLES = {
     ),
     "teaching": Table(
         "Teaching: what it takes for language to teach depth",
-        ("questions", "questions_plain", "dialogues", "dialogues_shuffled", "linear_depth"),
-        controls=("questions_shuffled", "captions_only", "random_encoder"),
+        ("questions", "questions_shuffled", "questions_plain", "dialogues", "dialogues_shuffled", "linear_depth"),
+        controls=("captions_only", "random_encoder"),
         shuffled=(("questions", "questions_shuffled"), ("dialogues", "dialogues_shuffled")),
         note="The language model has learnt to read depth under pictures of depth; short questions are 16 an image. "
         "From few images their answers are learnt by heart: use preset `hour` or larger.",
