@@ -31,8 +31,16 @@ DEPTH_ANSWERS = ANSWERS["point_depth"][::-1]  # the shortest is the first
 
 
 def depths_of(data: Path, split: str) -> Depths:
-    """All depth maps of a split of a world."""
-    rows = Dataset.from_parquet([str(file) for file in sorted((data / "dense").glob(f"{split}-*.parquet"))])
+    """All depth maps of a split of a world.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not (files := sorted(map(str, (data / "dense").glob(f"{split}-*.parquet")))):
+        raise ValueError(
+            f"data={str(data)!r} has no depth maps of split {split!r}: build it with config `dense`, too."
+        )
+    rows = Dataset.from_parquet(files)
     rows = rows.select_columns(["image", "depth"])
     rows = rows.cast_column("image", Image(decode=False)).cast_column("depth", Image(decode=False))
     return {name_of(row["image"]): row["depth"]["bytes"] for row in rows}

@@ -109,6 +109,8 @@ def test_what_cannot_be_changed_is_refused(built, tmp_path):
         make_variant(built / "forward", tmp_path, "upside_down", CONFIGS)
     with pytest.raises(ValueError, match="has no training rows of 'alignment'"):
         make_variant(built / "forward", tmp_path, "captions_only", ("alignment",))
+    with pytest.raises(ValueError, match="has no depth maps of split 'train'"):
+        make_variant(built / "reverse", tmp_path, "depth_pictures", ("single_view",))
     with pytest.raises(ValueError, match="level 'vqa', which cannot be worded again"):
         worded_again(rows_of(built / "forward", "multi_view_vqa")[0], "forward")
 
