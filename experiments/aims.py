@@ -1,9 +1,13 @@
 """What issue and paper claim of a table, each put beside what was found: met, not met, or not measured."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 Arms = dict[str, Any]
+FAMILIES = ("depth", "segmentation", "classification", "retrieval")
 KEPT = ("classification", "retrieval")  # what an encoder could do before, and must not forget
 
 
@@ -72,54 +76,38 @@ def language_beats_every_head(arms: Arms) -> Aim:
     """On the mean over families of the relative improvement."""
     claim = "the language model is better than every pixel head on the mean of the families"
     heads = ("linear_depth", "linear_segmentation", "mask_decoder", "point_decoder")
-    gains = {name: mean_gain(arms, name) for name in ("language", *heads)}
-    told = ", ".join(
-        f"{arms[name]['label']} {gain:+.1f} %" if gain is not None else f"{arms[name]['label']} not measured"
-        for name, gain in gains.items()
-    )
-    if None in gains.values():
-        return Aim(claim, told, None)
-    best = max(gain for name, gain in gains.items() if name != "language" and gain is not None)
-    assert gains["language"] is not None
-    return Aim(claim, f"mean improvement over the base: {told}", gains["language"] > best)
+    return _ranked(claim, arms, ("language", *heads), first_is_highest)
 
 
 def dual_channel_keeps_most(arms: Arms) -> Aim:
     """On the mean of what classes and retrieval lose."""
     claim = "dual-channel keeps more of classes and retrieval than full fine-tuning and LoRA"
     names = ("language", "full", "full_slow", "lora", "lora_fast", "lora_matched")
-    kept = {name: mean_gain(arms, name, KEPT) for name in names}
-    told = ", ".join(f"{arms[name]['label']} {gain:+.1f} %" for name, gain in kept.items() if gain is not None)
-    if None in kept.values():
-        return Aim(claim, told or "not measured", None)
-    ours = kept.pop("language")
-    return Aim(claim, f"mean change against the base: {told}", all(ours > gain for gain in kept.values()))  # type: ignore
+    return _ranked(claim, arms, names, first_is_highest, KEPT)
 
 
 def forward_is_best(arms: Arms) -> Aim:
     """Of the orders of the turns."""
-    return _highest("turns in forward order are the best", arms, "single_view", ("single_random", "single_reverse"))
+    claim = "turns in forward order are the best, and better than none"
+    return _ranked(claim, arms, ("single_view", "single_random", "single_reverse"), first_is_highest_gain)
 
 
 def mix_is_best(arms: Arms) -> Aim:
     """Of single-view, multi-view and both."""
-    return _highest("a mix of single- and multi-view is the best", arms, "language", ("single_view", "multi_view"))
+    claim = "a mix of single- and multi-view is the best, and better than none"
+    return _ranked(claim, arms, ("language", "single_view", "multi_view"), first_is_highest_gain)
 
 
 def more_data_is_better(arms: Arms) -> Aim:
     """At equal steps."""
-    claim = "more data is better at equal steps"
     names = ("data_12", "data_25", "data_50", "language")
-    gains = [mean_gain(arms, name) for name in names]
-    if None in gains:
-        return Aim(claim, "not measured", None)
-    told = ", ".join(f"{arms[name]['label']} {gain:+.1f} %" for name, gain in zip(names, gains))
-    return Aim(claim, f"mean improvement over the base: {told}", gains == sorted(gains))  # type: ignore[type-var]
+    return _ranked("more data is better at equal steps", arms, names, lambda gains: gains == sorted(gains))
 
 
 def own_objective_is_flat(arms: Arms) -> Aim:
     """Against language on the same images."""
-    return _highest("language helps more than the encoder's own objective", arms, "language", ("own_objective",))
+    claim = "language helps, and more than the encoder's own objective"
+    return _ranked(claim, arms, ("language", "own_objective"), first_is_highest_gain)
 
 
 def depth_base_still_gains(arms: Arms) -> Aim:
@@ -156,27 +144,54 @@ def _teaches_depth(claim: str, arms: Arms, name: str) -> Aim:
     return Aim(claim, found, cell["verdict"] == over["verdict"] == "better")
 
 
-def mean_gain(
-    arms: Arms, name: str, measures: tuple[str, ...] = ("depth", "segmentation", "classification", "retrieval")
-) -> float | None:
-    """Mean over families of an arm's improvement over the base, per cent of the base's score; None if one lacks."""
-    gains = []
-    for measure in measures:
-        base, own = _mean(arms, "base", measure), _mean(arms, name, measure)
-        if not base or own is None:
-            return None
-        gains.append(100 * (own - base) / base * (-1 if measure.startswith("depth") else 1))
-    return sum(gains) / len(gains)
+def first_is_highest(gains: list[float]) -> bool:
+    """Whether the first gain is above all others."""
+    return gains[0] > max(gains[1:])
 
 
-def _highest(claim: str, arms: Arms, name: str, others: tuple[str, ...]) -> Aim:
-    """The arm has the largest mean improvement over the base, and does improve."""
-    gains = {one: mean_gain(arms, one) for one in (name, *others)}
-    if None in gains.values():
+def first_is_highest_gain(gains: list[float]) -> bool:
+    """The same, and above nothing at all: less bad than another is no help."""
+    return gains[0] > 0 and first_is_highest(gains)
+
+
+def mean_gains(arms: Arms, name: str, measures: tuple[str, ...] = FAMILIES) -> list[float] | None:
+    """By seed, the mean over families of an arm's improvement over the base in per cent of it; None if one lacks."""
+    cells = [[arms.get(arm, {}).get("measures", {}).get(one) for arm in ("base", name)] for one in measures]
+    if not all(cell and all(math.isfinite(value) for value in cell["per_seed"]) for pair in cells for cell in pair):
+        return None
+    gains = [
+        100 * (np.divide(own["per_seed"], base["per_seed"]) - 1) * (-1 if one.startswith("depth") else 1)
+        for one, (base, own) in zip(measures, cells)
+    ]
+    return np.mean(gains, axis=0).tolist()
+
+
+def _ranked(
+    claim: str,
+    arms: Arms,
+    names: tuple[str, ...],
+    holds: Callable[[list[float]], bool],
+    measures: tuple[str, ...] = FAMILIES,
+) -> Aim:
+    """A claim on the mean improvements of some arms; where there are several seeds it tells in how many it holds.
+
+    Args:
+        claim: in words.
+        arms: of a table.
+        names: of the arms that the claim is about.
+        holds: whether it is true of their gains, which come in the order of `names`.
+        measures: that the mean is over.
+    """
+    found = [mean_gains(arms, name, measures) for name in names]
+    gains = [gain for gain in found if gain is not None]
+    if len(gains) < len(names):
         return Aim(claim, "not measured", None)
-    told = ", ".join(f"{arms[one]['label']} {gain:+.1f} %" for one, gain in gains.items())
-    met = 0 < gains[name] == max(gains.values())  # type: ignore
-    return Aim(claim, f"mean improvement over the base: {told}", met)
+    means = np.mean(gains, axis=1).tolist()
+    told = ", ".join(f"{arms[name]['label']} {mean:+.1f} %" for name, mean in zip(names, means))
+    seeds = [holds(list(of_seed)) for of_seed in zip(*gains)]
+    counted = f"; so in {sum(seeds)} of {len(seeds)} seeds" if len(seeds) > 1 else ""
+    what = "mean improvement over the base" if measures == FAMILIES else "mean change of classes and retrieval"
+    return Aim(claim, f"{what}: {told}{counted}", holds(means))
 
 
 def _mean(arms: Arms, name: str, measure: str) -> float | None:

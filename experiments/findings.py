@@ -57,7 +57,7 @@ def findings_of(name: str, folders: dict[int, Path]) -> dict[str, Any]:
         "controls": {measure: controls_of(readings[measure]) for measure in table.measures},
     }
     found["gate"] = gate(found)
-    found["reading"] = read_start(folders.values(), table.reads_depth)
+    found["reading"] = read_start(folders.values(), table.taught)
     return found
 
 

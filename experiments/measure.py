@@ -53,13 +53,13 @@ def measure_arm(workshop: Workshop, arm: Arm, call: str) -> Piece:
     )
 
 
-def measure_start(workshop: Workshop, reads_depth: bool) -> Piece:
-    """Whether the model that arms of language start from looks: held-out answers with and without the image."""
+def measure_start(workshop: Workshop, arm: Arm) -> Piece:
+    """Whether the model that an arm of language starts from looks: held-out answers with and without the image."""
     from experiments.image_reading import held_out_files, measure_reading
 
-    model = workshop.depth_reader() if reads_depth else workshop.stage2("plain")
-    data, folder = workshop.places().data, reading_of(workshop.folder, reads_depth)
-    configs = [config for config in READ_CONFIGS[reads_depth] if held_out_files(data, config)]
+    model = workshop.start_of(arm)
+    data, folder = workshop.places().data, reading_of(workshop.folder, arm)
+    configs = [config for config in READ_CONFIGS[arm.reads_depth] if held_out_files(data, config)]
     words = ["--data", shown(data), "--configs", *configs, "--limit", str(NUM_READ), "--json", shown(folder / READING)]
     command = f"python -m experiments.image_reading {shown(model.folder)} {shlex.join(words)}"
 
@@ -71,19 +71,20 @@ def measure_start(workshop: Workshop, reads_depth: bool) -> Piece:
     return workshop.ledger.do(folder, command, [workshop.make_world(), model], work)
 
 
-def reading_of(folder: Path, reads_depth: bool) -> Path:
+def reading_of(folder: Path, arm: Arm) -> Path:
     """Where `measure_start` writes, below `Workshop.folder`."""
-    return folder / "measures" / ("depth_reader" if reads_depth else "stage2")
+    of_base = "" if arm.base == "plain" else f"_{arm.base}_base"
+    return folder / "measures" / ("depth_reader" if arm.reads_depth else f"stage2{of_base}")
 
 
-def read_start(folders: Iterable[Path], reads_depth: bool) -> dict[str, dict[str, float]]:
+def read_start(folders: Iterable[Path], arm: Arm) -> dict[str, dict[str, float]]:
     """By configuration, loss per token of its answers with the own image, another one and none; means over seeds.
 
     Args:
         folders: `Workshop.folder` of the seeds.
-        reads_depth: of the model that reads depth, not of that after stage 2.
+        arm: that starts from the model.
     """
-    files = [reading_of(folder, reads_depth) / READING for folder in folders]
+    files = [reading_of(folder, arm) / READING for folder in folders]
     found = [json.loads(file.read_text()) for file in files if file.is_file()]
     return {
         config: {

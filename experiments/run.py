@@ -108,7 +108,7 @@ def measure_table(name: str, root: Path, preset: "Preset", seed: int, ledger: "L
     table, workshop = TABLES[name], Workshop(root, preset, seed, ledger)
     names = sorted(table.all_arms, key=lambda arm: arm != "language")  # the claim first
     arms = [ARMS[arm] for arm in names if arm != "base"]
-    measure_start(workshop, table.reads_depth)
+    measure_start(workshop, table.taught)
     for call in calls_of(table.measures):  # the probes of all arms come first, for they decide
         for arm in arms:
             if applies(call, arm):

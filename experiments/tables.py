@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.arms import ARMS, CONTROLS
+from experiments.arms import ARMS, CONTROLS, Arm
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Table:
         return tuple(dict.fromkeys(("base", *self.arms, *self.controls)))
 
     @property
-    def reads_depth(self) -> bool:
-        """Whether its arms of language start from the model that reads depth."""
-        return any(ARMS[arm].reads_depth for arm in self.arms)
+    def taught(self) -> Arm:
+        """The first arm that learns from language: whether the model that it starts from looks is told."""
+        return next(ARMS[arm] for arm in self.all_arms if ARMS[arm].learns_from == "language")
 
 
 ABLATION = ("ImageNet (%)", "ADE20K mIoU", "NYUd RMSE")

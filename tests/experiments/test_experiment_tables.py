@@ -8,7 +8,7 @@ import pytest
 
 from experiments import aims, findings, workshop
 from experiments.arms import ARMS, CONTROLS
-from experiments.measure import Reading, applies
+from experiments.measure import Reading, applies, reading_of
 from experiments.pieces import MARKER, Ledger, OutOfBudget, Piece, run_verb
 from experiments.presets import PRACTICES, PRESETS, READER_RUNS
 from experiments.table_report import draw, render_markdown
@@ -75,6 +75,12 @@ def test_rows_and_columns_exist_and_every_arm_is_used():
     assert {measure.call for measure in MEASURES.values()} == CALLS.keys()
 
 
+def test_a_table_tells_of_the_model_that_its_own_arms_start_from(tmp_path):
+    read = {name: reading_of(tmp_path, table.taught).name for name, table in TABLES.items()}
+    others = {"table9": "stage2_depth_base", "teaching": "depth_reader"}
+    assert read == dict.fromkeys(TABLES, "stage2") | others
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_has_all_its_rows_with_intervals_and_a_picture(name, folders, tmp_path, monkeypatch):
     monkeypatch.setattr(findings, "RESAMPLES", 40)
@@ -111,9 +117,25 @@ def test_claims_are_judged_by_what_was_found(folders, monkeypatch):
     assert aims.language_beats_every_head(arms).met is False
     del arms["mask_decoder"]["measures"]["depth"]
     assert aims.language_beats_every_head(arms).met is None
-    lost = {name: {"label": name, "measures": {"depth": {"mean": mean}}} for name, mean in zip("abc", (1.0, 1.1, 1.2))}
-    monkeypatch.setattr(aims, "mean_gain", lambda arms, name: 1 - arms[name]["measures"]["depth"]["mean"])
-    assert aims._highest("-", lost, "b", ("c",)).met is False  # less bad than another is no help
+
+
+@pytest.mark.parametrize(
+    ("language", "own", "met", "told"),
+    [
+        ([0.8, 0.9], [0.9, 0.94], True, "on the images +2.0 %; so in 2 of 2 seeds"),
+        ([0.8, 0.9], [0.9, 0.8], False, "so in 1 of 2 seeds"),  # as much in the mean, and in one seed more
+        ([1.1, 1.1], [1.2, 1.2], False, "so in 0 of 2 seeds"),  # less bad than another is no help
+    ],
+)
+def test_a_ranking_tells_in_how_many_seeds_it_holds(language, own, met, told):
+    same = {"per_seed": [5.0, 5.0]}
+    depths = {"base": [1.0, 1.0], "language": language, "own_objective": own}
+    arms = {
+        name: {"label": ARMS[name].label, "measures": dict.fromkeys(aims.FAMILIES, same) | {"depth": {"per_seed": of}}}
+        for name, of in depths.items()
+    }
+    aim = aims.own_objective_is_flat(arms)
+    assert aim.met is met and told in aim.found
 
 
 def test_language_teaches_depth_only_where_wrong_answers_do_not(monkeypatch, tmp_path):
