@@ -26,7 +26,7 @@ class Arm:
         rate: times the preset's learning rate.
         boosted: which layers get a second channel, "all" or the "upper" half.
         base: "plain", "depth" (an encoder that was already trained with depth) or "random" (not trained at all).
-        reads_depth: stage 3 starts from the model that has learnt to read depth, not from that of stage 2.
+        start: of stage 3: the model after "stage2", the "depth_reader", or "" for what the preset has.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Arm:
     rate: float = 1.0
     boosted: str = "all"
     base: str = "plain"
-    reads_depth: bool = False
+    start: str = ""
 
 
 def _tuning(name: str, *more: str) -> tuple[str, ...]:
@@ -79,27 +79,28 @@ _ROWS = (
     Arm("depth_base", "base trained with depth", "", base="depth"),
     Arm("depth_language", "base trained with depth, boosted", base="depth"),
     # teaching: what it takes for language to teach depth
-    Arm("questions", "short depth questions", variant="depth_questions", configs=GROUNDING, reads_depth=True),
+    Arm("questions", "short depth questions", variant="depth_questions", configs=GROUNDING, start="depth_reader"),
     Arm(
         "questions_shuffled",
         "short depth questions, shuffled answers",
         variant="depth_questions_shuffled",
         configs=GROUNDING,
-        reads_depth=True,
+        start="depth_reader",
     ),
     Arm(
         "questions_plain",
         "short depth questions, model does not read depth",
         variant="depth_questions",
         configs=GROUNDING,
+        start="stage2",
     ),
-    Arm("dialogues", "12-turn dialogues", configs=("single_view",), reads_depth=True),
+    Arm("dialogues", "12-turn dialogues", configs=("single_view",), start="depth_reader"),
     Arm(
         "dialogues_shuffled",
         "12-turn dialogues, shuffled answers",
         variant="shuffled_answers",
         configs=("single_view",),
-        reads_depth=True,
+        start="depth_reader",
     ),
     # levels
     Arm("without_pixel", "without pixel turns", variant="without_pixel"),

@@ -59,7 +59,7 @@ def measure_start(workshop: Workshop, arm: Arm) -> Piece:
 
     model = workshop.start_of(arm)
     data, folder = workshop.places().data, reading_of(workshop.folder, arm)
-    configs = [config for config in READ_CONFIGS[arm.reads_depth] if held_out_files(data, config)]
+    configs = [config for config in READ_CONFIGS[workshop.reads_depth(arm)] if held_out_files(data, config)]
     words = ["--data", shown(data), "--configs", *configs, "--limit", str(NUM_READ), "--json", shown(folder / READING)]
     command = f"python -m experiments.image_reading {shown(model.folder)} {shlex.join(words)}"
 
@@ -73,8 +73,7 @@ def measure_start(workshop: Workshop, arm: Arm) -> Piece:
 
 def reading_of(folder: Path, arm: Arm) -> Path:
     """Where `measure_start` writes, below `Workshop.folder`."""
-    of_base = "" if arm.base == "plain" else f"_{arm.base}_base"
-    return folder / "measures" / ("depth_reader" if arm.reads_depth else f"stage2{of_base}")
+    return folder / "measures" / "_".join(filter(None, ["start", arm.base, arm.start]))
 
 
 def read_start(folders: Iterable[Path], arm: Arm) -> dict[str, dict[str, float]]:

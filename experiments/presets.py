@@ -10,7 +10,7 @@ RUNS = ("stage1", "practice", "practice_turned", "stage2", "stage3")  # of `spat
 PRACTICES = ("practice", "practice_turned")  # stage 2's recipe on short questions
 PROJECTOR_RATE = 3e-4  # in stage 3
 PRACTICE_RATE = 1e-2  # of learning; lower ones were slower (docs/log.md)
-# From the practices on, instead of stage 2, to a model that reads depth: runs by stage 2's recipe, and their rates of
+# From the practices on, in place of stage 2, to a model that reads depth: runs by stage 2's recipe, and their rates of
 # language model and projector. In the last one the language model is held, in effect.
 READER_RUNS = {
     "practice_depth": (PRACTICE_RATE, PRACTICE_RATE),
@@ -80,6 +80,8 @@ class Preset:
         reader_steps: of `READER_RUNS`.
         batch_size: conversations of a step.
         learning_rate: peak rate of what trains in the encoder; projector and alpha have the recipes'.
+        stage3_start: what stage 3 starts from where an arm does not say: the model after "stage2", or the
+            "depth_reader", which has something to teach.
         seeds: of everything but the world.
         head_seeds: of the probes' heads, for each seed.
         probe_limit: at most so many items of each split of a probe; None = the small protocol's own.
@@ -98,6 +100,7 @@ class Preset:
     batch_size: int
     learning_rate: float
     seeds: tuple[int, ...]
+    stage3_start: str = "depth_reader"
     head_seeds: tuple[int, ...] = (0,)
     probe_limit: int | None = None
     probe_steps: int | None = None
@@ -145,6 +148,7 @@ PRESETS = {
         batch_size=8,
         learning_rate=3e-4,
         seeds=(0,),
+        stage3_start="stage2",  # so few images cannot teach depth, and this model knows more of everything else
         num_conversations=8,
         answer_tokens=96,
     ),

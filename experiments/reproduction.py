@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from evaluators.comparison import INTERVAL
 from experiments.run import PRESETS
-from experiments.table_report import HOW_TO_READ, render_markdown
+from experiments.table_report import FAR_OFF, HOW_TO_READ, render_markdown
 from experiments.tables import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +98,25 @@ def summary(found: dict[str, dict[str, dict[str, Any]]]) -> str:
             ]
     missing = [f"{preset}: {', '.join(lacking)}" for preset in TITLES if (lacking := _lacking(found, preset))]
     told = "\n".join(lines) if len(lines) > 2 else ""
-    return "\n\n".join(filter(None, [told, "Not run yet: " + "; ".join(missing) + "." if missing else ""]))
+    counted = "\n".join(f"* {preset}: {beyond_chance(tables)}" for preset, tables in found.items())
+    return "\n\n".join(filter(None, [told, counted, "Not run yet: " + "; ".join(missing) + "." if missing else ""]))
+
+
+def beyond_chance(tables: dict[str, dict[str, Any]]) -> str:
+    """How many of a preset's differences are beyond chance: a reader who sees many intervals must know."""
+    verdicts = {
+        (measure, frozenset((arm, table["reference"]))): cell["verdict"]
+        for table in tables.values()
+        for arm, row in table["arms"].items()
+        for measure, cell in row["measures"].items()
+        if arm not in (table["reference"], FAR_OFF)
+    }
+    found = [list(verdicts.values()).count(word) for word in ("better", "worse")]
+    return (
+        f"of {len(verdicts)} differences between two arms (random encoders left out) {found[0]} are better and "
+        f"{found[1]} worse beyond chance. Where nothing differs, chance alone makes about "
+        f"{(1 - INTERVAL) * len(verdicts):.0f} of so many seem to."
+    )
 
 
 def _lacking(found: dict[str, dict[str, dict[str, Any]]], preset: str) -> list[str]:

@@ -122,14 +122,16 @@ class Workshop:
         model = exchanged or self._practised(kind)
         return self._train(folder / "stage2", "stage2", {"--model": model}, self._data("stage2"))
 
-    def depth_reader(self) -> Piece:
-        """The model that has learnt to read depth under pictures of depth, with the plain base; an asset."""
-        if shipped := self._asset("depth_reader"):
+    def depth_reader(self, kind: str) -> Piece:
+        """The model that has learnt to read depth under pictures of depth, likewise; its last run fits an encoder."""
+        folder, shipped = self.folder / kind, self._asset("depth_reader")
+        if shipped and kind == "plain":
             return shipped
-        model = self._practised("plain")
-        for run, rates in READER_RUNS.items():
-            folder = self.folder / "plain" / run
-            model = self._train(folder, run, {"--model": model}, self._data(run), rate_words(*rates))
+        exchanged = shipped and self._with_encoder(shipped, self.base(kind), folder / "reader_start")
+        model = exchanged or self._practised(kind)
+        for run in [*READER_RUNS][-1:] if exchanged else READER_RUNS:
+            words = rate_words(*READER_RUNS[run])
+            model = self._train(folder / run, run, {"--model": model}, self._data(run), words)
         return model
 
     def _practised(self, kind: str) -> Piece:
@@ -143,7 +145,11 @@ class Workshop:
 
     def start_of(self, arm: Arm) -> Piece:
         """The model that stage 3 of an arm starts from."""
-        return self.depth_reader() if arm.reads_depth else self.stage2(arm.base)
+        return self.depth_reader(arm.base) if self.reads_depth(arm) else self.stage2(arm.base)
+
+    def reads_depth(self, arm: Arm) -> bool:
+        """Whether stage 3 of an arm starts from a model that has learnt to read depth."""
+        return (arm.start or self.preset.stage3_start) == "depth_reader"
 
     def arm(self, arm: Arm) -> Piece:
         """The run of an arm; its encoder is at `encoder_of`."""

@@ -50,6 +50,7 @@ def test_kept_results_stand_on_the_page_between_the_marks(tables, tmp_path):
     assert "| boosted | **-0.1 [-0.2, -0.05]** |" in text and "BASE TOO WEAK" in text
     assert "| cpu (base too weak) | main | depth falls | -20 % | yes |" in text
     assert "`alignment` 0.500 / 0.900 / 0.800: looks; `grounding` 0.600 / 0.601 / 0.700: **does not look**." in text
+    assert "* cpu: of 1 differences between two arms (random encoders left out) 1 are better and 0 worse" in text
     assert "](../results/cpu/main.png)" in text and "gpu: main, table6" in text and "cpu: table6" in text
     page.write_text(text)
     assert reproduction.render(tmp_path / "results", page) == text

@@ -77,8 +77,8 @@ def test_rows_and_columns_exist_and_every_arm_is_used():
 
 def test_a_table_tells_of_the_model_that_its_own_arms_start_from(tmp_path):
     read = {name: reading_of(tmp_path, table.taught).name for name, table in TABLES.items()}
-    others = {"table9": "stage2_depth_base", "teaching": "depth_reader"}
-    assert read == dict.fromkeys(TABLES, "stage2") | others
+    others = {"table9": "start_depth", "teaching": "start_plain_depth_reader"}
+    assert read == dict.fromkeys(TABLES, "start_plain") | others
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -258,9 +258,9 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
     batches = {training.per_device_train_batch_size for _, training in trained.values()}
     assert (steps, batches) == ({preset.stage_steps[-1]}, {preset.batch_size})  # equal budgets
     starts = {name: one.model.rsplit("/", 1)[1] for name, (one, _) in trained.items() if one.objective == "language"}
-    assert {name for name, start in starts.items() if start == "fitting"} == {
-        a.name for a in ARMS.values() if a.reads_depth
-    }
+    assert {name for name, start in starts.items() if start == "stage2"} == {"questions_plain"}
+    assert set(starts.values()) == {"fitting", "stage2"} and PRESETS["gpu"].stage3_start == "depth_reader"
+    assert PRESETS["cpu"].stage3_start == "stage2"
     assert (
         trained["questions_plain"][0].datasets == trained["questions"][0].datasets != trained["dialogues"][0].datasets
     )
@@ -268,7 +268,13 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
     assert "variants/shuffled_answers:multi_view" in trained["shuffled_answers"][0].datasets[1]
     assert trained["upper_half"][0].boosted_layers == [3, 4, 5] and trained["alpha_head"][0].alpha_sharing == "head"
     assert trained["lora_fast"][1].learning_rate == pytest.approx(3 * trained["lora"][1].learning_rate)
-    assert trained["depth_language"][0].model.endswith("depth/stage2")
+    assert trained["depth_language"][0].model.endswith("depth/fitting")
     reader = said[str(tmp_path / "root/seed0/readers/point_decoder/stage2")][0]
     assert reader.model == str(tmp_path / "root/seed0/readers/point_decoder/start") and reader.stage == 2
     assert reader.datasets == [*stage2.datasets, f"{data}:single_view:train"]
+    shipped = workshop.Workshop(tmp_path / "shipped", PRESETS["hour"], 0, Ledger())
+    monkeypatch.setattr(shipped, "_asset", lambda name: Piece(tmp_path / name, name))
+    assert shipped.start_of(ARMS["language"]).folder == tmp_path / "depth_reader"
+    fitted = shipped.start_of(ARMS["depth_language"]).folder  # another encoder: its projector meets rooms again
+    assert fitted == tmp_path / "shipped/seed0/depth/fitting" and len(said) == len({*said, str(fitted)})
+    assert said[str(fitted)][0].model.endswith("depth/reader_start")
