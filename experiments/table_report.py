@@ -162,8 +162,10 @@ def _heads(found: dict[str, Any]) -> list[str]:
 def _value(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "-"
-    deviation = "" if cell["deviation"] is None else f" ± {cell['deviation']:.2g}"
-    return f"{cell['mean']:.4g}{deviation}"
+    if cell["deviation"] is None:
+        return f"{cell['mean']:.4g}"
+    rounding = cell["deviation"] < 1e-6 * abs(cell["mean"])  # of sums over the same items
+    return f"{cell['mean']:.4g} ± {0 if rounding else cell['deviation']:.2g}"
 
 
 def _difference(cell: dict[str, Any] | None) -> str:

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import aims, findings, workshop
+from experiments import aims, findings, table_report, workshop
 from experiments.arms import ARMS, CONTROLS
 from experiments.measure import Reading, applies, reading_of
 from experiments.pieces import MARKER, Ledger, OutOfBudget, Piece, run_verb
@@ -105,6 +105,12 @@ def test_every_table_has_all_its_rows_with_intervals_and_a_picture(name, folders
     draw(found, tmp_path / "table.png")
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
     assert all(aim["met"] is not None for aim in found["aims"])
+
+
+def test_a_deviation_that_is_rounding_only_is_none():
+    cell = {"mean": 25.89, "deviation": 4.4e-15}
+    told = [table_report._value(cell | {"deviation": deviation}) for deviation in (4.4e-15, 0.52, None)]
+    assert told == ["25.89 ± 0", "25.89 ± 0.52", "25.89"]
 
 
 def test_claims_are_judged_by_what_was_found(folders, monkeypatch):
