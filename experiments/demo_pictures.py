@@ -19,7 +19,6 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 DESK: Any = {"width": 1280, "height": 900}
-PHONE: Any = {"width": 390, "height": 844}
 SECONDS = 120
 
 
@@ -46,12 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     with sync_playwright() as runner:
         browser = runner.chromium.launch(executable_path=browser_path, args=WEBGL)
         for name, take in PICTURES.items():
-            phone = name.endswith("phone")
-            page = browser.new_context(
-                viewport=PHONE if phone else DESK, is_mobile=phone, color_scheme="dark" if phone else "light"
-            ).new_page()
+            page = browser.new_context(viewport=DESK, color_scheme="light").new_page()
             page.set_default_timeout(1000 * SECONDS)
-            page.goto(f"{arguments.url}?__theme={'dark' if phone else 'light'}", wait_until="domcontentloaded")
+            page.goto(f"{arguments.url}?__theme=light", wait_until="domcontentloaded")
             take(page)
             page.wait_for_timeout(2000)  # until nothing moves
             page.evaluate("window.scrollTo(0, 0)")
@@ -91,7 +87,7 @@ def scene(page: "Page") -> None:
     canvas.press("Alt+ArrowUp", delay=600)
 
 
-PICTURES = {"depth": depth, "ask": ask, "scene": scene, "ask_phone": ask}
+PICTURES = {"depth": depth, "ask": ask, "scene": scene}
 
 
 if __name__ == "__main__":
