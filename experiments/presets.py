@@ -172,10 +172,10 @@ PRESETS = {
             EncoderShape(width=384, num_layers=6), 4000, 256, LanguageShape(width=128, num_layers=4), 4000, 32
         ),
         uses_assets=False,
-        stage_steps=(200, 3000, 1500, 1500, 600),
+        stage_steps=(200, 3000, 1500, 1500, 2000),
         reader_steps=(800, 800, 400),
         batch_size=32,
-        learning_rate=2e-4,
+        learning_rate=3e-4,
         seeds=(0, 1, 2),
         head_seeds=(0, 1, 2),
         num_conversations=96,
