@@ -111,15 +111,21 @@ def own_objective_is_flat(arms: Arms) -> Aim:
 
 
 def depth_base_still_gains(arms: Arms) -> Aim:
-    """Of a base that knows depth."""
-    claim = "an encoder that was trained with depth still gains"
-    words = {measure: _verdict(arms, "depth_language", measure) for measure in ("depth", "segmentation")}
+    """Of a base that knows depth, if it does: beyond chance over itself and over shuffled answers, at no price."""
+    claim = "an encoder that was trained with depth still gains, by more than shuffled answers"
+    plain, base = _mean(arms, "base", "depth"), _mean(arms, "depth_base", "depth")
+    cells = {one: arms.get("depth_language", {}).get("measures", {}).get(one, {}) for one in FAMILIES[:2]}
+    if plain is None or base is None or not all("over_shuffled" in cell for cell in cells.values()):
+        return Aim(claim, "not measured", None)
+    if base >= plain:
+        return Aim(claim, f"cannot be told: that encoder has {base:.3f} m, the plain base {plain:.3f} m", None)
     told = ", ".join(
-        f"{measure} {_difference(arms, 'depth_language', measure)} ({word})" for measure, word in words.items()
+        f"{one} {cell['difference']['mean']:+.3g} ({cell['verdict']}), over shuffled answers "
+        f"{cell['over_shuffled']['difference']['mean']:+.3g} ({cell['over_shuffled']['verdict']})"
+        for one, cell in cells.items()
     )
-    if "not measured" in words.values():
-        return Aim(claim, told, None)
-    return Aim(claim, told, "better" in words.values() and "worse" not in words.values())
+    gained = any(cell["verdict"] == cell["over_shuffled"]["verdict"] == "better" for cell in cells.values())
+    return Aim(claim, told, gained and all(cell["verdict"] != "worse" for cell in cells.values()))
 
 
 def questions_teach_depth(arms: Arms) -> Aim:

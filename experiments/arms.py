@@ -78,6 +78,7 @@ _ROWS = (
     # table 9: a base that has been trained with depth
     Arm("depth_base", "base trained with depth", "", base="depth"),
     Arm("depth_language", "base trained with depth, boosted", base="depth"),
+    Arm("depth_shuffled", "base trained with depth, shuffled answers", variant="shuffled_answers", base="depth"),
     # teaching: what it takes for language to teach depth
     Arm("questions", "short depth questions", variant="depth_questions", configs=GROUNDING, start="depth_reader"),
     Arm(

@@ -26,6 +26,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTMode
 from experiments.encoder_objectives import OBJECTIVES, Pictures, Pretraining
 from experiments.fitting import Optimisation, command, fingerprint, fit, is_made, leave_record, start_weights
 from trainers.baselines.self_distillation import TeacherUpdate
+from trainers.models import provenance
 
 LEARNING_RATE = 1e-3
 RAREST_WORD = 0.01  # share of the training pictures that a word must name something in
@@ -69,6 +70,7 @@ def train_base_encoder(
     seed: int,
     objective: str = "masked_images",
     device: str = "cpu",
+    start: Path | None = None,
 ) -> Path:
     """Train an encoder on the training pictures of a world, or say that it is there already.
 
@@ -80,9 +82,11 @@ def train_base_encoder(
         seed: of weights and draws.
         objective: a key of `OBJECTIVES`, or several joined by "+".
         device: "cpu" or "cuda".
+        start: an encoder of that shape to begin from, in place of random weights.
 
     Raises:
-        ValueError: another objective; data that lack what it needs; a folder that holds another encoder.
+        ValueError: another objective; data that lack what it needs; a folder that holds another encoder; a start of
+            another shape.
     """
     names = objective.split("+")
     for name in names:
@@ -91,13 +95,14 @@ def train_base_encoder(
     optimisation = Optimisation(steps, batch_size, LEARNING_RATE, seed, device)
     recipe = {"objective": objective, **asdict(shape), **optimisation._asdict()}
     recipe["data"] = fingerprint(Path(world_data), ("dense", "alignment"))
+    recipe |= {"start": provenance(str(start))} if start else {}
     if is_made(Path(folder), recipe):
         return Path(folder)
     rows = read_pictures(Path(world_data), shape.image_size_px)
     side = {"height": shape.image_size_px, "width": shape.image_size_px}
     processor = DINOv3ViTImageProcessor(size=side)
     start_weights(seed)
-    encoder = DINOv3ViTModel(shape.config())
+    encoder = _started(shape, start)
     targets = {name: rows.targets(name) for name in names if name in ("attributes", "depth")}
     model = Pretraining(encoder, Pictures(rows.pixels, targets, processor), names)
     callbacks = [TeacherUpdate()] if "self_distillation" in names else []
@@ -107,6 +112,17 @@ def train_base_encoder(
     processor.save_pretrained(folder)
     leave_record(Path(folder), recipe, course, pictures=len(rows.pixels))
     return Path(folder)
+
+
+def _started(shape: EncoderShape, start: Path | None) -> DINOv3ViTModel:
+    if start is None:
+        return DINOv3ViTModel(shape.config())
+    encoder = DINOv3ViTModel.from_pretrained(start, dtype=torch.float32)
+    config = encoder.config
+    found = EncoderShape(config.image_size, config.patch_size, config.hidden_size, config.num_hidden_layers)
+    if found != shape:
+        raise ValueError(f"start={str(start)!r} has the shape {found}, not {shape}: pass the same.")
+    return encoder
 
 
 @dataclass(frozen=True)
@@ -203,6 +219,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--patch_size", type=int, default=shape.patch_size_px, help="side in pixels")
     parser.add_argument("--width", type=int, default=shape.width, help="of the tokens")
     parser.add_argument("--layers", type=int, default=shape.num_layers)
+    parser.add_argument("--start", type=Path, help="an encoder of that shape to begin from (default: random weights)")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -214,9 +231,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return 0."""
     given: Any = make_parser().parse_args(argv)
     shape = EncoderShape(given.image_size, given.patch_size, given.width, given.layers)
-    train_base_encoder(
-        given.data, given.output, shape, given.steps, given.batch_size, given.seed, given.objective, given.device
-    )
+    words = (given.steps, given.batch_size, given.seed, given.objective, given.device, given.start)
+    train_base_encoder(given.data, given.output, shape, *words)
     return 0
 
 

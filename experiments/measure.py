@@ -28,7 +28,7 @@ DENSE_TASKS = ("depth_linear", "depth_dpt", "segmentation_linear")
 def applies(call: str, arm: Arm) -> bool:
     """Whether a call says something of an arm: only stage 3 leaves a model to ask; controls get no new readers."""
     if call == "reading":
-        return arm.name not in CONTROLS
+        return arm.name not in CONTROLS and arm.variant != "shuffled_answers"
     return call != "questions" or arm.learns_from == "language"
 
 

@@ -138,8 +138,9 @@ TABLES = {
     ),
     "table9": Table(
         "Table 9: an encoder that has already been trained with depth",
-        ("depth_base", "depth_language"),
+        ("depth_base", "depth_language", "depth_shuffled"),
         (*PROBES, "reading"),
+        shuffled=(("language", "shuffled_answers"), ("depth_language", "depth_shuffled")),
         reference="depth_base",
         note="Differences are from the base that was trained with depth; `language` is the boosted plain base.",
     ),

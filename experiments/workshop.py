@@ -55,33 +55,32 @@ class Workshop:
         return self.world
 
     def base(self, kind: str) -> Piece:
-        """The base encoder of a kind of `Arm.base`: an asset, or trained for this seed."""
+        """The base encoder of a kind of `Arm.base`: an asset, or trained for this seed.
+
+        Where the plain one is an asset, the one with depth goes on from it, for as many steps as stage 3 has: from
+        nothing, in the time that such a preset has, it would know less of depth than the plain one does.
+        """
         if kind == "random":
             return self._random_encoder()
-        if kind == "plain" and (shipped := self._asset("base")):
+        shipped = self._asset("base")
+        if shipped and kind == "plain":
             return shipped
         starting, data = self.preset.starting, self.places().data
         objective = starting.objective if kind == "plain" else f"{starting.objective}+depth"
-        folder = self.folder / f"base_{kind}"
+        steps = self.preset.steps("stage3") if shipped else starting.encoder_steps
+        folder, start = self.folder / f"base_{kind}", shipped.folder if shipped else None
         command = (
-            f"python -m experiments.base_encoder --data {shown(data)} --output {shown(folder)} --steps "
-            f"{starting.encoder_steps} --batch_size {starting.encoder_batch} --layers {starting.encoder.num_layers} "
-            f"--width {starting.encoder.width} --objective {objective} --seed {self.seed}"
+            f"python -m experiments.base_encoder --data {shown(data)} --output {shown(folder)} --steps {steps} "
+            f"--batch_size {starting.encoder_batch} --layers {starting.encoder.num_layers} --width "
+            f"{starting.encoder.width} --objective {objective} --seed {self.seed}"
         )
+        command += f" --start {shown(start)}" if start else ""
+        words = (steps, starting.encoder_batch, self.seed, objective, device(), start)
         return self.ledger.do(
             folder,
             command,
-            [self.make_world()],
-            lambda: train_base_encoder(
-                data,
-                folder,
-                starting.encoder,
-                starting.encoder_steps,
-                starting.encoder_batch,
-                self.seed,
-                objective,
-                device(),
-            ),
+            [self.make_world(), *([shipped] if shipped else [])],
+            lambda: train_base_encoder(data, folder, starting.encoder, *words),
         )
 
     def language_model(self) -> Piece:

@@ -53,6 +53,21 @@ def test_a_finished_encoder_is_reused_and_another_one_never_replaced(rooms, tmp_
         train(rooms, tmp_path, steps=4, seed=1)
 
 
+def test_training_goes_on_from_another_encoder_of_the_same_shape(rooms, tmp_path):
+    start = train(rooms, tmp_path / "start")
+    more = ["--objective", "depth", "--steps", "2", "--batch_size", "4", "--image_size", str(IMAGE_SIZE_PX)]
+    more += ["--patch_size", str(SHAPE.patch_size_px), "--width", str(SHAPE.width), "--layers", str(SHAPE.num_layers)]
+    argv = ["--data", str(rooms), "--output", str(tmp_path / "more"), "--start", str(start), *more]
+    assert main(argv) == 0
+    before, after = (AutoModel.from_pretrained(folder).state_dict() for folder in (start, tmp_path / "more"))
+    moved = [(after[name] - before[name]).abs().max() for name in before]
+    assert 0 < max(moved) < 5 * base_encoder.LEARNING_RATE  # a step: at the first the rate is 0
+    assert json.loads((tmp_path / "more/run.json").read_text())["recipe"]["start"] == provenance(str(start))
+    argv[3], argv[-1] = str(tmp_path / "other"), str(SHAPE.num_layers + 1)
+    with pytest.raises(ValueError, match="has the shape EncoderShape.* pass the same"):
+        main(argv)
+
+
 def test_the_same_seed_gives_the_same_weights(rooms, tmp_path):
     one, same, other = (provenance(str(train(rooms, tmp_path / f"{n}", seed=n // 2))) for n in range(3))
     assert one == same != other

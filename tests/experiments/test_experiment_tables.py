@@ -144,6 +144,23 @@ def test_a_ranking_tells_in_how_many_seeds_it_holds(language, own, met, told):
     assert aim.met is met and told in aim.found
 
 
+@pytest.mark.parametrize(
+    ("depth_base", "boosted", "shuffled", "met"),
+    [
+        (0.6, 0.8, 0.6, True),
+        (0.6, 0.8, 0.8, False),  # any training helps it
+        (0.6, 0.55, 0.5, False),  # less harm than shuffled answers do is no gain
+        (0.4, 0.8, 0.5, None),  # it knows less of depth than the plain base
+    ],
+)
+def test_a_base_that_knows_depth_gains_from_language_only(monkeypatch, tmp_path, depth_base, boosted, shuffled, met):
+    monkeypatch.setattr(findings, "RESAMPLES", 40)
+    quality = {"base": 0.5, "depth_base": depth_base, "depth_language": boosted, "depth_shuffled": shuffled}
+    write_measurements(tmp_path, 0, lambda arm: quality.get(arm, 0.6))
+    aim = next(aim for aim in aims.aims_of(findings.findings_of("table9", {0: tmp_path})))
+    assert aim["met"] is met and ("cannot be told" in aim["found"]) == (met is None)
+
+
 def test_language_teaches_depth_only_where_wrong_answers_do_not(monkeypatch, tmp_path):
     monkeypatch.setattr(findings, "RESAMPLES", 40)
 
@@ -284,3 +301,16 @@ def test_every_arm_is_a_command_that_the_trainers_take(tmp_path, monkeypatch):
     fitted = shipped.start_of(ARMS["depth_language"]).folder  # another encoder: its projector meets rooms again
     assert fitted == tmp_path / "shipped/seed0/depth/fitting" and len(said) == len({*said, str(fitted)})
     assert said[str(fitted)][0].model.endswith("depth/reader_start")
+
+
+def test_a_base_with_depth_goes_on_from_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(workshop, "make_world", lambda *arguments: workshop.World(tmp_path, tmp_path, tmp_path))
+    monkeypatch.setattr(workshop, "train_base_encoder", lambda *words: trained.append(words))
+    for preset, start, steps in (("hour", tmp_path / "asset", 800), ("gpu", None, 4000)):
+        trained = []
+        shop = workshop.Workshop(tmp_path / preset, PRESETS[preset], 0, Ledger())
+        monkeypatch.setattr(shop, "_asset", lambda name, start=start: Piece(start, name) if start else None)
+        shop.base("depth")
+        assert trained[0][3] == steps and trained[0][6].endswith("+depth") and trained[0][8] == start
+        record = json.loads((tmp_path / preset / "seed0/base_depth" / MARKER).read_text())
+        assert (" --start " in record["command"]) == bool(start)
