@@ -32,7 +32,7 @@ def test_a_table_from_nothing_and_a_second_run_that_only_reads(tiny, tmp_path, c
     assert "The same command goes on with tiny" in capsys.readouterr().out
     assert experiment(*argv) == 0
     first = capsys.readouterr().out
-    assert first.count("$ spatialboost train") == 6 and first.count("$ spatialboost evaluate") == 2
+    assert first.count("$ spatialboost train") == 8 and first.count("$ spatialboost evaluate") == 2
 
     found = json.loads((tmp_path / "tables" / "tiny.json").read_text())
     assert found["command"] == "spatialboost experiment tiny --preset smallest" and found["seeds"] == [0]
