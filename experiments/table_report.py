@@ -173,6 +173,7 @@ def _difference(cell: dict[str, Any] | None) -> str:
         return "-"
     low, high = cell["difference"]["interval"]
     mean = cell["difference"]["mean"]
+    mean, low, high = (0.0 if abs(one) < 1e-9 else one for one in (mean, low, high))  # rounding of sums
     text = f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]" if mean or low or high else "0"
     return f"**{text}**" if cell["verdict"] in ("better", "worse") else text
 
