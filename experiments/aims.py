@@ -1,6 +1,5 @@
 """What issue and paper claim of a table, each put beside what was found: met, not met, or not measured."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -163,7 +162,9 @@ def first_is_highest_gain(gains: list[float]) -> bool:
 def mean_gains(arms: Arms, name: str, measures: tuple[str, ...] = FAMILIES) -> list[float] | None:
     """By seed, the mean over families of an arm's improvement over the base in per cent of it; None if one lacks."""
     cells = [[arms.get(arm, {}).get("measures", {}).get(one) for arm in ("base", name)] for one in measures]
-    if not all(cell and all(math.isfinite(value) for value in cell["per_seed"]) for pair in cells for cell in pair):
+    if not all(cell and np.isfinite(cell["per_seed"]).all() for pair in cells for cell in pair):
+        return None
+    if not all(all(base["per_seed"]) for base, _ in cells):  # nothing to take a share of
         return None
     gains = [
         100 * (np.divide(own["per_seed"], base["per_seed"]) - 1) * (-1 if one.startswith("depth") else 1)

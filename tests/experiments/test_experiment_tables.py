@@ -142,6 +142,8 @@ def test_a_ranking_tells_in_how_many_seeds_it_holds(language, own, met, told):
     }
     aim = aims.own_objective_is_flat(arms)
     assert aim.met is met and told in aim.found
+    arms["base"]["measures"]["segmentation"] = {"per_seed": [0.0, 5.0]}
+    assert aims.own_objective_is_flat(arms).met is None  # no share of nothing
 
 
 @pytest.mark.parametrize(
