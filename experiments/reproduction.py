@@ -103,10 +103,13 @@ def summary(found: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def beyond_chance(tables: dict[str, dict[str, Any]]) -> str:
-    """How many of a preset's differences are beyond chance: a reader who sees many intervals must know."""
+    """How many of a preset's differences are beyond chance: a reader who sees many intervals must know.
+
+    What stands in several tables counts once, as the first has it; a later one may have it the other way round.
+    """
     verdicts = {
         (measure, frozenset((arm, table["reference"]))): cell["verdict"]
-        for table in tables.values()
+        for table in reversed(tables.values())
         for arm, row in table["arms"].items()
         for measure, cell in row["measures"].items()
         if arm not in (table["reference"], FAR_OFF)

@@ -56,6 +56,14 @@ def test_kept_results_stand_on_the_page_between_the_marks(tables, tmp_path):
     assert reproduction.render(tmp_path / "results", page) == text
 
 
+def test_a_difference_that_stands_in_several_tables_counts_once():
+    base = FOUND["arms"]["base"]["measures"]["depth"] | {"verdict": "worse"}
+    turned = FOUND | {"reference": "language", "arms": FOUND["arms"] | {"base": {"measures": {"depth": base}}}}
+    told = reproduction.beyond_chance({"main": FOUND, "levels": turned})
+    assert "of 1 differences" in told and " 1 are better and 0 worse" in told
+    assert " 0 are better and 1 worse" in reproduction.beyond_chance({"levels": turned})
+
+
 def test_numbers_that_mean_nothing_are_not_kept(tables, tmp_path):
     (tables / "main.json").write_text(json.dumps(FOUND | {"preset": "smallest"}))
     with pytest.raises(ValueError, match="preset 'smallest', whose numbers mean nothing"):
